@@ -1,0 +1,46 @@
+# Muster: `make demo` shows it, `make test` tests it. Everything installs into .venv and the cache folder below.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: demo test test-spark bench lint format lock clean help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+$(READY): requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt >&2
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . >&2
+	@touch $@
+
+demo: $(READY) ## a 200-node embedded cluster, recorded workloads, two real Spark applications: ARGS='--output json'
+	@$(BIN)/muster demo $(ARGS)
+
+test: $(READY) ## the test-suite (under 6 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark" $(ARGS)
+
+test-spark: $(READY) ## the tests that ask the real Apache Spark 3.5 and 4.3
+	$(BIN)/python -m pytest -m spark $(ARGS)
+
+bench: $(READY) ## the budgets of docs/architecture.md, as CPU time
+	@$(BIN)/muster bench core $(ARGS)
+
+lint: $(READY) ## ruff, mypy, import directions
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite the code in the project's style
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+lock: ## renew requirements/*.txt (needs uv)
+	tools/lock.sh
+
+clean: ## remove what was built, not the environment
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

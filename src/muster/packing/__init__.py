@@ -1,0 +1,6 @@
+"""Where a gang goes: one plain function per packer, one file per packer.
+
+In: free and schedulable amounts per node, the driver's and the executor's request, how many, the node orders.
+Out: the driver's node and a count of executors per node, or nothing.
+Never: state, queues, Kubernetes objects, or a loop over executors.
+"""
