@@ -1,0 +1,180 @@
+"""The mutating admission webhook: drivers are gated, executors are told their node. Pure but for the HTTP handler.
+
+A Spark pod is never rejected: from Spark 4.2 on a refused executor counts as a failure and kills the application.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from muster.control.facts import is_gated, is_ours, pod_from, role_of
+from muster.control.metrics import Metrics
+from muster.kube import objects as k
+from muster.scheduling.model import Mode, Placement, Pod, Role
+from muster.spark import names
+
+_log = structlog.get_logger("muster.admission")
+
+MAX_REVIEW_BYTES = 4 * 2**20
+"""A pod may have 1.5 MiB in etcd; a review carries it once on CREATE."""
+
+JsonPatch = list[dict[str, Any]]
+_decode_review = msgspec.json.Decoder(k.AdmissionReview).decode
+_decode_pod = msgspec.json.Decoder(k.Pod).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class BadReview(ValueError):
+    """What was posted is no admission review of a pod."""
+
+
+class Admission:
+    """Answers reviews. ``place`` is asked for the node of an executor; it must be quick and must not fail."""
+
+    def __init__(self, place: Callable[[Pod], Placement], scheduler_names: Collection[str], metrics: Metrics) -> None:
+        self._place = place
+        self._scheduler_names = scheduler_names
+        self._metrics = metrics
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """``POST /mutate``."""
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _refuse(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
+        try:
+            answer = self.review(body)
+        except BadReview as error:
+            return _refuse(str(error))
+        return web.Response(body=answer, content_type="application/json")
+
+    def review(self, body: bytes) -> bytes:
+        """The answer to one ``AdmissionReview`` (admission.k8s.io/v1). Raises ``BadReview``."""
+        begun = time.perf_counter()
+        request, pod = decode_review(body)
+        role = role_of(pod)
+        answer, patch = "untouched", None
+        if self._concerns(request, pod):
+            if role is Role.DRIVER:
+                answer, patch = "gate", gate_driver(pod)
+            else:
+                placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
+                answer, patch = placement.mode.value, place_executor(pod, placement)
+        self._metrics.admissions.labels(role.value, answer).inc()
+        self._metrics.admission_seconds.labels(role.value).observe(time.perf_counter() - begun)
+        response = k.AdmissionResponse(
+            uid=request.uid,
+            allowed=True,
+            patch=_encode(patch) if patch else None,
+            patch_type="JSONPatch" if patch else None,
+        )
+        return _encode(k.AdmissionAnswer(response))
+
+    def _concerns(self, request: k.AdmissionRequest, pod: k.Pod) -> bool:
+        """A pod being created for real, ours, not yet gated and not tied to a node by its maker.
+
+        Gated already means that this review is a repeat (reinvocation): the first answer stands.
+        """
+        return (
+            request.operation == "CREATE"
+            and request.resource.resource == "pods"
+            and not request.sub_resource
+            and not request.dry_run
+            and is_ours(pod, self._scheduler_names)
+            and not is_gated(pod)
+            and (not pod.spec.node_name or names.SLOT_ANNOTATION in pod.metadata.annotations)
+        )
+
+
+def decode_review(body: bytes) -> tuple[k.AdmissionRequest, k.Pod]:
+    """The request and the pod in it. Raises ``BadReview`` that says what is wrong."""
+    try:
+        review = _decode_review(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadReview(f"expected an AdmissionReview of admission.k8s.io/v1: {error}") from None
+    if review.kind != "AdmissionReview" or review.api_version != "admission.k8s.io/v1":
+        raise BadReview(
+            "expected an AdmissionReview of admission.k8s.io/v1, "
+            f"found kind {review.kind[:60]!r} of {review.api_version[:60]!r}"
+        )
+    try:
+        return review.request, _decode_pod(review.request.object) if bytes(
+            review.request.object
+        ) != b"null" else k.Pod()
+    except msgspec.MsgspecError as error:
+        raise BadReview(f"request.object is no pod: {error}") from None
+
+
+def gate_driver(pod: k.Pod) -> JsonPatch:
+    """Hold the driver until its gang has room; empty when its maker has chosen a node already."""
+    return [] if pod.spec.node_name else [_gate(pod)]
+
+
+def place_executor(pod: k.Pod, placement: Placement) -> JsonPatch:
+    """Bind, pin or hold an executor, and write on the pod which slot it took."""
+    application = pod.metadata.labels.get(names.SPARK_APP_SELECTOR_LABEL, "")
+    notes = {names.APPLICATION_ANNOTATION: application, names.MODE_ANNOTATION: placement.mode.value}
+    if placement.mode is Mode.HOLD:
+        return [*_annotate(pod, notes), _gate(pod)]
+    notes[names.SLOT_ANNOTATION] = placement.node
+    if placement.extra:
+        notes[names.EXTRA_ANNOTATION] = "true"
+    if placement.mode is Mode.BIND:
+        return [*_annotate(pod, notes), {"op": "add", "path": "/spec/nodeName", "value": placement.node}]
+    return [*_annotate(pod, notes), *_pin(pod.spec.affinity, placement.node)]
+
+
+def pinned_terms(terms: Collection[k.NodeSelectorTerm], node: str) -> list[dict[str, Any]]:
+    """``nodeSelectorTerms`` narrowed to one node: each of the ORed terms gets the node's name as a field."""
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    if not terms:
+        return [{"matchFields": [field]}]
+    narrowed: list[dict[str, Any]] = []
+    for term in terms:
+        body: dict[str, Any] = msgspec.to_builtins(term)
+        others = [f for f in body.get("matchFields", []) if f != field]
+        narrowed.append({**body, "matchFields": [*others, field]})
+    return narrowed
+
+
+def _gate(pod: k.Pod) -> dict[str, Any]:
+    gate = {"name": names.GANG_GATE}
+    if pod.spec.scheduling_gates:
+        return {"op": "add", "path": "/spec/schedulingGates/-", "value": gate}
+    return {"op": "add", "path": "/spec/schedulingGates", "value": [gate]}
+
+
+def _annotate(pod: k.Pod, notes: dict[str, str]) -> JsonPatch:
+    if not pod.metadata.annotations:
+        return [{"op": "add", "path": "/metadata/annotations", "value": notes}]
+    return [
+        {"op": "add", "path": f"/metadata/annotations/{_pointer(key)}", "value": text} for key, text in notes.items()
+    ]
+
+
+def _pin(affinity: k.Affinity | None, node: str) -> JsonPatch:
+    node_affinity = affinity.node_affinity if affinity else None
+    required = node_affinity.required if node_affinity else None
+    selector = {"nodeSelectorTerms": pinned_terms(required.node_selector_terms if required else (), node)}
+    name = "requiredDuringSchedulingIgnoredDuringExecution"
+    if affinity is None:
+        return [{"op": "add", "path": "/spec/affinity", "value": {"nodeAffinity": {name: selector}}}]
+    if node_affinity is None:
+        return [{"op": "add", "path": "/spec/affinity/nodeAffinity", "value": {name: selector}}]
+    return [{"op": "add", "path": f"/spec/affinity/nodeAffinity/{name}", "value": selector}]
+
+
+def _pointer(key: str) -> str:
+    """RFC 6901 escapes."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _refuse(reason: str) -> web.Response:
+    _log.warning("bad admission review", reason=reason)
+    return web.json_response({"error": reason}, status=400)

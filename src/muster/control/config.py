@@ -1,0 +1,205 @@
+"""``muster.yaml``: the configuration of ``muster serve``. Unknown keys and values are errors that name themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+import yaml
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the file, the key, the value and what is allowed."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``1h2m3.5s`` (Go's style, as Kubernetes configuration uses it)."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        raise ConfigError(f"{text!r} is no duration; expected for example 30s, 5m or 1h30m")
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)
+
+
+Duration = Annotated[str, msgspec.Meta(description="for example 30s, 5m, 1h30m")]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Strict, camelCase, as Kubernetes configuration files are."""
+
+
+class Kubernetes(_Section, frozen=True):
+    """Where the API server is; empty means in-cluster, else the usual kubeconfig."""
+
+    kubeconfig: str = ""
+    context: str = ""
+
+
+class Webhook(_Section, frozen=True):
+    """The admission webhook's listener, and how the API server reaches it."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8443
+    url: str = ""
+    """Set outside the cluster: the API server calls this URL instead of a Service."""
+    service: str = "muster"
+    register: bool = True
+    """Write the MutatingWebhookConfiguration (with the CA) at start."""
+    timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=30)] = 5
+
+
+class Management(_Section, frozen=True):
+    """Health, metrics and the read API: plain HTTP, loopback unless told otherwise."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8484
+
+
+class LabelPriority(_Section, frozen=True):
+    """Nodes with an earlier value of this label come first."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+class Scheduling(_Section, frozen=True):
+    packer: str = "tightly-pack"
+    fifo: bool = True
+    enforce_after: Duration = "0s"
+    """A waiting gang blocks younger ones of its pool from this age on; 0s: always."""
+    enforce_after_by_pool: dict[str, Duration] = {}
+    pool_label: str = "muster.dev/pool"
+    driver_priority: LabelPriority | None = None
+    executor_priority: LabelPriority | None = None
+    placement_expiry: Duration = "30s"
+    scheduler_names: tuple[str, ...] = ("default-scheduler",)
+    """Spark pods of other schedulers (``spec.schedulerName``) are left alone; they only count as used room."""
+    bind: bool = True
+    """False: executors are pinned and kube-scheduler binds them; nothing is born bound."""
+
+
+class Sizes(_Section, frozen=True):
+    config_map_timeout: Duration = "60s"
+
+
+class Lease(_Section, frozen=True):
+    """Leader election; one of several replicas decides."""
+
+    name: str = "muster"
+    duration: Duration = "15s"
+    renew_deadline: Duration = "10s"
+    retry_period: Duration = "2s"
+
+
+class Logging(_Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class ServeConfig(_Section, frozen=True):
+    """The whole of ``muster.yaml``; every key has a default."""
+
+    namespace: str = "muster-system"
+    """Muster's own namespace: lease, certificate, events about itself."""
+    kubernetes: Kubernetes = Kubernetes()
+    webhook: Webhook = Webhook()
+    management: Management = Management()
+    scheduling: Scheduling = Scheduling()
+    sizes: Sizes = Sizes()
+    lease: Lease = Lease()
+    logging: Logging = Logging()
+    validate: bool = False
+    """Check the invariants after every event; for tests and debugging."""
+
+
+def parse(document: Mapping[str, Any], source: str) -> ServeConfig:
+    """The configuration in ``document``; ``source`` names it in errors."""
+    unknown = _unknown_key(document, ServeConfig, "")
+    if unknown:
+        raise ConfigError(f"{source}: {unknown}")
+    try:
+        config = msgspec.convert(document, ServeConfig)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        where = re.search(r"at `\$\.?(.*)`", message)
+        path = where.group(1) if where else ""
+        value = _value_at(document, path)
+        allowed = _allowed_values(path)
+        problem = f"allowed are {', '.join(allowed)}" if allowed else message.split(" - at")[0]
+        raise ConfigError(f"{source}: {path or 'document'} = {value!r}: {problem}") from None
+    for path, text in _durations(config):
+        try:
+            parse_duration(text)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {path}: {error}") from None
+    return config
+
+
+def load(path: Path | None) -> ServeConfig:
+    """Read a ``muster.yaml``; ``None`` gives the defaults."""
+    if path is None:
+        return ServeConfig()
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(document).__name__}")
+    return parse(document, str(path))
+
+
+def _unknown_key(document: object, section: type[msgspec.Struct], prefix: str) -> str:
+    if not isinstance(document, Mapping):
+        return ""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(section)}
+    for key, value in document.items():
+        field = fields.get(key)
+        if field is None:
+            return f"unknown key {prefix}{key} = {value!r}; allowed here: {', '.join(sorted(fields))}"
+        kind = field.type
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            found = _unknown_key(value, kind, f"{prefix}{key}.")
+            if found:
+                return found
+    return ""
+
+
+def _value_at(document: object, path: str) -> object:
+    value: object = document
+    for part in filter(None, path.split(".")):
+        if not isinstance(value, Mapping):
+            return value
+        value = value.get(part)
+    return value
+
+
+def _allowed_values(path: str) -> tuple[str, ...]:
+    """The values of the ``Literal`` at ``path``, none when it is something else."""
+    kind: Any = ServeConfig
+    for part in path.split("."):
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        kind = fields.get(part)
+        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+            break
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _durations(config: ServeConfig) -> list[tuple[str, str]]:
+    scheduling, lease = config.scheduling, config.lease
+    return [
+        ("scheduling.enforceAfter", scheduling.enforce_after),
+        ("scheduling.placementExpiry", scheduling.placement_expiry),
+        *((f"scheduling.enforceAfterByPool.{pool}", text) for pool, text in scheduling.enforce_after_by_pool.items()),
+        ("sizes.configMapTimeout", config.sizes.config_map_timeout),
+        ("lease.duration", lease.duration),
+        ("lease.renewDeadline", lease.renew_deadline),
+        ("lease.retryPeriod", lease.retry_period),
+    ]

@@ -1,0 +1,207 @@
+"""From Kubernetes objects to the core's values: what scheduling needs of pods and nodes, and nothing else. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
+from muster.cluster.nodes import Node
+from muster.cluster.quantity import QuantityError
+from muster.cluster.resources import Resources
+from muster.kube import objects as k
+from muster.kube.timestamps import parse_time
+from muster.scheduling.model import Pod, PodRef, Role
+from muster.spark import names
+
+_ROLES = {names.SPARK_ROLE_DRIVER: Role.DRIVER, names.SPARK_ROLE_EXECUTOR: Role.EXECUTOR}
+_ENDED = ("Succeeded", "Failed")
+DEFAULT_SCHEDULER = "default-scheduler"
+
+
+def node_from(node: k.Node) -> Node:
+    """A node as scheduling sees it; ``Ready`` is the condition of that type."""
+    ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
+    return Node(
+        name=node.metadata.name,
+        allocatable=Resources.parse(node.status.allocatable),
+        labels=node.metadata.labels,
+        taints=tuple(Taint(t.key, t.effect, t.value) for t in node.spec.taints),
+        ready=ready,
+        unschedulable=node.spec.unschedulable,
+    )
+
+
+def pod_ref(pod: k.Pod) -> PodRef:
+    return PodRef(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+
+
+def role_of(pod: k.Pod) -> Role:
+    return _ROLES.get(pod.metadata.labels.get(names.SPARK_ROLE_LABEL, ""), Role.OTHER)
+
+
+def application_key(pod: k.Pod, namespace: str = "") -> str:
+    """``<namespace>/<spark-app-selector>``, "" for a pod that names no application."""
+    selector = pod.metadata.labels.get(names.SPARK_APP_SELECTOR_LABEL, "")
+    return f"{pod.metadata.namespace or namespace}/{selector}" if selector else ""
+
+
+def is_gated(pod: k.Pod) -> bool:
+    return any(gate.name == names.GANG_GATE for gate in pod.spec.scheduling_gates)
+
+
+def is_ours(pod: k.Pod, scheduler_names: Collection[str]) -> bool:
+    """Whether Muster schedules this pod: Spark's, with an application id, and not given to another scheduler."""
+    return (
+        role_of(pod) is not Role.OTHER
+        and bool(application_key(pod, "-"))
+        and (pod.spec.scheduler_name or DEFAULT_SCHEDULER) in scheduler_names
+    )
+
+
+def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] = (DEFAULT_SCHEDULER,)) -> Pod:
+    """A pod as scheduling sees it. ``namespace`` stands in where an admission review's object has none yet.
+
+    A pod that is not ours holds room like any other, and nothing more is known of it.
+    """
+    meta, spec, status = pod.metadata, pod.spec, pod.status
+    spark = is_ours(pod, scheduler_names)
+    key = application_key(pod, namespace) if spark else ""
+    role = role_of(pod) if spark else Role.OTHER
+    annotations = meta.annotations
+    return Pod(
+        namespace=meta.namespace or namespace,
+        name=meta.name,
+        uid=meta.uid,
+        requests=_requests_or_nothing(pod),
+        node=spec.node_name,
+        created=_created(meta),
+        role=role,
+        application=key,
+        profile=_profile(pod) if spark else 0,
+        constraints=constraints_of(spec) if spark else PodConstraints(),
+        gated=spark and is_gated(pod),
+        running=status.phase == "Running",
+        finished=status.phase in _ENDED,
+        terminating=meta.deletion_timestamp is not None,
+        assigned=annotations.get(names.SLOT_ANNOTATION, "") if spark else "",
+        extra=spark and annotations.get(names.EXTRA_ANNOTATION) == "true",
+        pin_reasons=pin_reasons(spec) if role is Role.EXECUTOR else (),
+        gang_count=_gang_count(annotations) if role is Role.EXECUTOR else None,
+    )
+
+
+def constraints_of(spec: k.PodSpec) -> PodConstraints:
+    """Node selector, required node affinity and tolerations of a pod."""
+    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
+    return PodConstraints(
+        node_selector=tuple(sorted(spec.node_selector.items())),
+        terms=None if required is None else tuple(_term(term) for term in required.node_selector_terms),
+        tolerations=tuple(Toleration(t.key, t.operator or "Equal", t.value, t.effect) for t in spec.tolerations),
+    )
+
+
+def pin_reasons(spec: k.PodSpec) -> tuple[str, ...]:
+    """Why kube-scheduler must see this pod: work that only its plug-ins do (volume binding, DRA, ports, affinity).
+
+    Claims count whether bound or not: an admission webhook cannot know, and a claim that OnDemand creates
+    comes after its pod.
+    """
+    affinity = spec.affinity
+    containers = (*(spec.containers or ()), *spec.init_containers)
+    reasons = (
+        ("it mounts a persistent volume claim", any(v.persistent_volume_claim for v in spec.volumes)),
+        ("it has an ephemeral volume", any(v.ephemeral for v in spec.volumes)),
+        ("it has resource claims (DRA)", bool(spec.resource_claims)),
+        ("it asks for host ports", spec.host_network or any(p.host_port for c in containers for p in c.ports)),
+        ("it has pod affinity", bool(affinity and affinity.pod_affinity)),
+        ("it has pod anti-affinity", bool(affinity and affinity.pod_anti_affinity)),
+        ("it has topology spread constraints", bool(spec.topology_spread_constraints)),
+        ("it has a scheduling gate", bool(spec.scheduling_gates)),
+    )
+    return tuple(reason for reason, holds in reasons if holds)
+
+
+def requests_of(pod: k.Pod) -> Resources:
+    """What kube-scheduler counts for a pod: containers, sidecars, the largest moment of initialisation, overhead.
+
+    KEP-753 (sidecars), KEP-2837 (pod-level resources) and KEP-1287 (in-place resize: the larger of spec and what the
+    kubelet has set aside). Raises ``QuantityError``.
+    """
+    spec = pod.spec
+    allocated = {status.name: status.allocated_resources for status in pod.status.container_statuses}
+    running = Resources()
+    for container in spec.containers or ():
+        asked = Resources.parse(container.resources.requests)
+        set_aside = allocated.get(container.name)
+        running += _largest((asked, Resources.parse(set_aside))) if set_aside else asked
+    sidecars, initialising = Resources(), Resources()
+    for container in spec.init_containers:
+        asked = Resources.parse(container.resources.requests)
+        if container.restart_policy == "Always":
+            sidecars += asked
+            initialising = _largest((initialising, sidecars))
+        else:
+            initialising = _largest((initialising, asked + sidecars))
+    total = _largest((running + sidecars, initialising))
+    if spec.resources is not None and spec.resources.requests:
+        level = Resources.parse(spec.resources.requests)
+        named = {name for name, _ in level.amounts}
+        rest = tuple((name, amount) for name, amount in total.amounts if name not in named)
+        total = Resources(tuple(sorted((*level.amounts, *rest))))
+    return total + Resources.parse(spec.overhead) if spec.overhead else total
+
+
+def pool_of(constraints: PodConstraints, label: str) -> str:
+    """The node pool a pod asks for: the first single value of ``label`` in its required affinity, else its selector.
+
+    The archived scheduler's rule for "instance groups", save that only ``In`` counts here.
+    """
+    for term in constraints.terms or ():
+        for requirement in term.expressions:
+            if requirement.key == label and requirement.operator == "In" and len(requirement.values) == 1:
+                return requirement.values[0]
+    return dict(constraints.node_selector).get(label, "")
+
+
+def config_map_of(driver: k.Pod) -> str:
+    """Name of the driver's ConfigMap, "" when the pod mounts none (then it was not made by ``spark-submit``)."""
+    for volume in driver.spec.volumes:
+        if volume.name == names.DRIVER_CONF_VOLUME and volume.config_map is not None:
+            return volume.config_map.name
+    return ""
+
+
+def _requests_or_nothing(pod: k.Pod) -> Resources:
+    try:
+        return requests_of(pod)
+    except QuantityError:  # the API server validates quantities: unreachable through it, and no reason to die
+        return Resources()
+
+
+def _largest(vectors: Iterable[Resources]) -> Resources:
+    largest: dict[str, int] = {}
+    for vector in vectors:
+        for name, amount in vector.amounts:
+            largest[name] = max(amount, largest.get(name, 0))
+    return Resources(tuple(sorted(largest.items())))
+
+
+def _term(term: k.NodeSelectorTerm) -> Term:
+    return Term(
+        tuple(Requirement(r.key, r.operator, tuple(r.values)) for r in term.match_expressions),
+        tuple(Requirement(r.key, r.operator, tuple(r.values)) for r in term.match_fields),
+    )
+
+
+def _created(meta: k.ObjectMeta) -> float:
+    return parse_time(meta.creation_timestamp) if meta.creation_timestamp else 0.0
+
+
+def _profile(pod: k.Pod) -> int:
+    text = pod.metadata.labels.get(names.SPARK_EXEC_RESOURCE_PROFILE_LABEL, "")
+    return int(text) if text.isdecimal() else names.DEFAULT_RESOURCE_PROFILE_ID
+
+
+def _gang_count(annotations: dict[str, str]) -> int | None:
+    text = annotations.get(names.EXECUTOR_COUNT_ANNOTATION, "")
+    return int(text) if text.isdecimal() else None

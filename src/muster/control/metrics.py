@@ -1,0 +1,75 @@
+"""Prometheus metrics of the service: bounded label sets, and no series per node, pod or application."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_SLOW = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Metrics:
+    """All of them in one registry of their own, so that two services can live in one test process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.admission_seconds = Histogram(
+            "muster_admission_seconds", "Time to answer an admission review", ["role"], buckets=_FAST, registry=r
+        )
+        self.admissions = Counter(
+            "muster_admissions_total", "Admission reviews by answer", ["role", "answer"], registry=r
+        )
+        self.event_seconds = Histogram(
+            "muster_scheduler_event_seconds",
+            "Time the scheduler took for one event",
+            ["event"],
+            buckets=_FAST,
+            registry=r,
+        )
+        self.decisions = Counter("muster_decisions_total", "Decisions of the scheduler", ["decision"], registry=r)
+        self.gangs = Gauge("muster_gangs", "Applications by phase", ["phase"], registry=r)
+        self.held = Gauge("muster_held_executors", "Executors that wait behind the scheduling gate", registry=r)
+        self.gang_wait_seconds = Histogram(
+            "muster_gang_wait_seconds", "Driver pod created to gang reserved", buckets=_SLOW, registry=r
+        )
+        self.minimum_seconds = Histogram(
+            "muster_minimum_reached_seconds",
+            "Driver pod created to all minimum executors bound",
+            buckets=_SLOW,
+            registry=r,
+        )
+        self.api_requests = Counter(
+            "muster_api_requests_total", "Requests to the API server", ["verb", "resource", "code"], registry=r
+        )
+        self.outbox_pending = Gauge("muster_outbox_applications", "Applications with writes under way", registry=r)
+        self.outbox_retries = Counter("muster_outbox_retries_total", "Writes that had to be tried again", registry=r)
+        self.leader = Gauge("muster_leader", "1 while this replica decides", registry=r)
+        self.synced = Gauge("muster_synced", "1 while the cluster's state is known", registry=r)
+        self.loop_lag_seconds = Histogram(
+            "muster_event_loop_lag_seconds", "How late a timer of the event loop fired", buckets=_FAST, registry=r
+        )
+        self.gc_pause_seconds = Histogram(
+            "muster_gc_pause_seconds", "Pauses of Python's cyclic garbage collector", buckets=_FAST, registry=r
+        )
+        self._gc_started = 0.0
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)
+
+    def watch_gc(self) -> None:
+        gc.callbacks.append(self._on_gc)
+
+    def unwatch_gc(self) -> None:
+        gc.callbacks.remove(self._on_gc)
+
+    def _on_gc(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._gc_started = time.perf_counter()
+        else:
+            self.gc_pause_seconds.observe(time.perf_counter() - self._gc_started)

@@ -1,0 +1,287 @@
+"""Carries the scheduler's decisions out: one lane per application, level-triggered, retried until it holds.
+
+A lane keeps only the newest of each kind (reservation, status, release), so that a slow or absent API server delays
+writes but never piles them up. Within a lane the reservation is durable before the driver is released. What a write
+changed comes back through the watches as events; nothing is assumed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from muster.scheduling.decisions import Condition, Decision, Demand, Place, Publish, ReleaseDriver, Reserve
+from muster.scheduling.model import Application, ApplicationKey, GangStatus, Phase, PodRef, Reservation
+
+_log = structlog.get_logger("muster.outbox")
+
+STATUS_INTERVAL = 10.0
+"""Seconds between two status writes of one gang while nothing ends: counts may change with every executor."""
+PENDING_GRACE = 1.0
+"""Seconds an application may wait before a ``Gang`` is written for it: one that starts at once costs one write less."""
+PLACES_AT_ONCE = 16
+
+
+class Retry(Exception):
+    """The write did not happen and may be tried again."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Gone(Exception):
+    """The object the write was for no longer exists (or was replaced by another of its name)."""
+
+
+class Writer(Protocol):
+    """What the outbox needs of Kubernetes; each call raises ``Retry`` or ``Gone``."""
+
+    async def write_gang(self, application: Application, reservation: Reservation | None) -> None:
+        """Create the ``Gang`` or bring its spec to this reservation; idempotent."""
+
+    async def write_invalid_gang(self, key: ApplicationKey, driver_pod: PodRef) -> None:
+        """Create a ``Gang`` that only says which application it is for; idempotent."""
+
+    async def write_status(self, key: ApplicationKey, status: GangStatus) -> None: ...
+
+    async def delete_gang(self, key: ApplicationKey) -> None: ...
+
+    async def release(self, pod: PodRef, key: ApplicationKey, node: str, extra: bool) -> None:
+        """Take the gate off a pod, pinning it to ``node`` unless that is empty; done already is success."""
+
+    async def publish(self, event: Publish) -> None: ...
+
+
+class Backoff(Protocol):
+    """Seconds to wait before attempt ``n`` (0-based); jitter included."""
+
+    def __call__(self, attempt: int) -> float: ...
+
+
+@dataclass
+class _Lane:
+    key: ApplicationKey
+    application: Application | None = None
+    driver_pod: PodRef | None = None
+    reserve: Reserve | None = None
+    release: ReleaseDriver | None = None
+    status: GangStatus | None = None
+    places: dict[PodRef, Place] = field(default_factory=dict)
+    events: list[Publish] = field(default_factory=list)
+    created: bool = False
+    durable_revision: int = -1
+    status_written: GangStatus | None = None
+    status_at: float = float("-inf")
+    since: float = 0.0
+    task: asyncio.Task[None] | None = None
+    wake: asyncio.TimerHandle | None = None
+
+    def reservation_due(self) -> bool:
+        return self.reserve is not None and self.reserve.reservation.revision > self.durable_revision
+
+    def status_wait(self, now: float) -> float | None:
+        """Seconds until the status should be written; ``None`` when it is up to date."""
+        if self.status is None or self.status == self.status_written:
+            return None
+        if self.status.phase in (Phase.FINISHED, Phase.INVALID):
+            return 0.0
+        if not self.created:
+            return max(0.0, self.since + PENDING_GRACE - now) if self.status.phase is Phase.PENDING else None
+        if self.status_written is None and self.status.phase is Phase.PENDING:
+            return 0.0
+        return max(0.0, self.status_at + STATUS_INTERVAL - now)
+
+    def busy(self, now: float) -> bool:
+        wait = self.status_wait(now)
+        return bool(self.reservation_due() or self.release or self.places or self.events or wait == 0.0)
+
+
+class Outbox:
+    """Decisions in (``push``), API writes out (through ``Writer``), each lane in its own task."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        clock: Callable[[], float],
+        backoff: Backoff,
+        may_write: Callable[[], bool],
+        on_retry: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._backoff = backoff
+        self._may_write = may_write
+        self._on_retry = on_retry
+        self._lanes: dict[ApplicationKey, _Lane] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Lanes with a write under way or waiting to be tried again."""
+        return sum(1 for lane in self._lanes.values() if lane.task is not None)
+
+    def restored(self, application: Application, revision: int, status: GangStatus | None) -> None:
+        """Say what a ``Gang`` read at start already holds, so that it is not written again."""
+        lane = self._lane(application.key)
+        lane.application, lane.created, lane.durable_revision = application, True, revision
+        lane.status_written = status
+
+    def found(self, application: Application) -> None:
+        """Remember the application a later status is for."""
+        self._lane(application.key).application = application
+
+    def push(self, decision: Decision) -> None:
+        """Take over one decision; returns at once."""
+        lane = self._lane(decision.key if not isinstance(decision, Reserve) else decision.application.key)
+        match decision:
+            case Reserve():
+                lane.reserve, lane.application = decision, decision.application
+                lane.status = decision.status
+            case ReleaseDriver():
+                lane.release, lane.driver_pod = decision, decision.pod
+            case Place():
+                lane.places[decision.pod] = decision
+            case Condition():
+                lane.status = decision.status
+            case Publish():
+                lane.events.append(decision)
+            case Demand():
+                pass  # read by autoscalers from the scheduler itself; nothing to write
+        self._kick(lane)
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until every lane is idle; False when ``timeout`` seconds were not enough."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        if not tasks:
+            return True
+        _, pending = await asyncio.wait(tasks, timeout=timeout)
+        return not pending
+
+    async def close(self) -> None:
+        """Stop all lanes where they are; what was not written is found again by the next leader."""
+        self._closed = True
+        tasks = []
+        for lane in self._lanes.values():
+            if lane.wake is not None:
+                lane.wake.cancel()
+            if lane.task is not None:
+                lane.task.cancel()
+                tasks.append(lane.task)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._lanes.clear()
+
+    def _lane(self, key: ApplicationKey) -> _Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(key, since=self._clock())
+        return lane
+
+    def _kick(self, lane: _Lane) -> None:
+        if lane.task is None and not self._closed:
+            lane.task = asyncio.create_task(self._run(lane), name=f"outbox {lane.key}")
+
+    async def _run(self, lane: _Lane) -> None:
+        attempt = 0
+        try:
+            while not self._closed and self._may_write() and lane.busy(self._clock()):
+                try:
+                    await self._step(lane)
+                    attempt = 0
+                except Retry as retry:
+                    self._on_retry()
+                    wait = max(self._backoff(attempt), retry.after or 0.0)
+                    _log.warning("write failed", application=lane.key, error=str(retry), retry_in=round(wait, 2))
+                    attempt += 1
+                    await asyncio.sleep(wait)
+        finally:
+            lane.task = None
+        if not self._closed:
+            self._rest(lane)
+
+    def _rest(self, lane: _Lane) -> None:
+        """Nothing to do now: forget a finished lane, or wake when the next status is due."""
+        if lane.status is not None and lane.status.phase is Phase.FINISHED and lane.status == lane.status_written:
+            if not (lane.places or lane.release or lane.events):
+                self._lanes.pop(lane.key, None)
+            return
+        wait = lane.status_wait(self._clock())
+        if wait is not None:
+            if lane.wake is not None:
+                lane.wake.cancel()
+            lane.wake = asyncio.get_running_loop().call_later(max(wait, 0.01), self._kick, lane)
+
+    async def _step(self, lane: _Lane) -> None:
+        if lane.reservation_due():
+            await self._reserve(lane)
+        elif lane.release is not None:
+            await self._release(lane, lane.release)
+        elif lane.places:
+            await self._place(lane)
+        elif lane.events:
+            await self._attempt(self._writer.publish(lane.events[0]))
+            del lane.events[0]
+        else:
+            await self._status(lane)
+
+    async def _reserve(self, lane: _Lane) -> None:
+        reserve = lane.reserve
+        assert reserve is not None
+        await self._attempt(self._writer.write_gang(reserve.application, reserve.reservation))
+        lane.created = True
+        lane.durable_revision = reserve.reservation.revision
+        if lane.status_at == float("-inf"):
+            lane.status_at = self._clock()
+
+    async def _release(self, lane: _Lane, release: ReleaseDriver) -> None:
+        await self._attempt(self._writer.release(release.pod, release.key, release.node, extra=False))
+        if lane.release is release:
+            lane.release = None
+
+    async def _place(self, lane: _Lane) -> None:
+        batch = [lane.places[pod] for pod in list(lane.places)[:PLACES_AT_ONCE]]
+        results = await asyncio.gather(
+            *(self._attempt(self._writer.release(place.pod, place.key, place.node, place.extra)) for place in batch),
+            return_exceptions=True,
+        )
+        failure: BaseException | None = None
+        for place, result in zip(batch, results, strict=True):
+            if result is not None:
+                failure = result
+            elif lane.places.get(place.pod) is place:
+                del lane.places[place.pod]
+        if failure is not None:
+            raise failure
+
+    async def _status(self, lane: _Lane) -> None:
+        status = lane.status
+        if status is None:
+            return
+        if not lane.created:
+            await self._create_for_status(lane, status)
+        finished = status.phase is Phase.FINISHED
+        if finished and lane.application is not None and lane.application.driver_pod is None:
+            # Client mode: no driver pod owns the Gang, so nothing but Muster would ever remove it.
+            await self._attempt(self._writer.delete_gang(lane.key))
+        elif lane.created:
+            await self._attempt(self._writer.write_status(lane.key, status))
+        lane.status_written, lane.status_at = status, self._clock()
+
+    async def _create_for_status(self, lane: _Lane, status: GangStatus) -> None:
+        if status.phase is Phase.INVALID and lane.driver_pod is not None:
+            await self._attempt(self._writer.write_invalid_gang(lane.key, lane.driver_pod))
+            lane.created = True
+        elif lane.application is not None and status.phase is not Phase.FINISHED:
+            await self._attempt(self._writer.write_gang(lane.application, None))
+            lane.created = True
+
+    @staticmethod
+    async def _attempt(write: Awaitable[None]) -> None:
+        """One write; an object that is gone needs it no more."""
+        try:
+            await write
+        except Gone as gone:
+            _log.info("write no longer needed", reason=str(gone))
