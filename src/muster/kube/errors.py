@@ -13,7 +13,9 @@ UNREACHABLE = "Unreachable"
 class ApiError(Exception):
     """A call that failed, as the API's ``Status`` tells it. ``str()`` names the call and what the server said."""
 
-    def __init__(self, call: str, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, call: str, code: int, reason: str, message: str, retry_after: float | None = None, *, sent: bool = True
+    ) -> None:
         super().__init__(f"{call}: {code or 'no answer'} {reason}: {message}".rstrip(": "))
         self.call = call
         """Verb and path, e.g. ``PATCH /api/v1/namespaces/a/pods/b``; never a body, header or query."""
@@ -22,6 +24,8 @@ class ApiError(Exception):
         self.message = message
         self.retry_after = retry_after
         """Seconds the server asks to wait, if it does."""
+        self.sent = sent
+        """False when no connection could be made, so the server has seen nothing of the call."""
 
     @property
     def not_found(self) -> bool:

@@ -1,0 +1,327 @@
+"""List and then watch one resource for ever: what exists is told once, what changes is told as it happens.
+
+Nothing is cached but names, uids and resourceVersions (about 300 bytes an object), which is what it takes to notice,
+after a gap in the watch, which objects are gone and which have not changed. Protocol: Kubernetes API concepts,
+"Efficient detection of changes"; client-go ``Reflector``; KEP-3157 (streaming lists).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Generic, TypeVar
+
+import aiohttp
+import msgspec
+
+from muster.kube.client import Client, Query
+from muster.kube.errors import ApiError, error_from_status
+from muster.kube.kinds import Resource
+from muster.kube.objects import ObjectMeta, PartialObject, Status, WatchEvent
+from muster.kube.retry import RetryPolicy
+
+T = TypeVar("T")
+
+INACTIVITY_SECONDS = 70.0
+"""The API server sends a bookmark about every 60 s: a stream that is silent for longer is dead, not calm."""
+
+SLICE = 20
+"""Objects decoded before other tasks get their turn: under 0.5 ms."""
+
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+_RECONNECT = RetryPolicy(first=0.5, ceiling=30.0)
+
+
+class Added(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    object: T
+
+
+class Modified(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    object: T
+
+
+class Deleted(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    namespace: str
+    name: str
+    uid: str
+    object: T | None = None
+    """Its last state; ``None`` when it went unseen during a gap in the watch."""
+
+
+class Synced(msgspec.Struct, frozen=True, gc=False):
+    """Everything that exists has been told: after the first list and after each later one."""
+
+    resource_version: str
+    objects: int
+
+
+WatchedEvent = Added[T] | Modified[T] | Deleted[T] | Synced
+
+
+class _Cut(Exception):
+    """The stream ended in the middle of a line."""
+
+
+class ListWatch(Generic[T]):
+    """``async for event in ListWatch(client, PODS).events()``; the resource's struct must have a ``metadata``.
+
+    It never gives up: failures are waited out with back-off. ``notice`` is told of each failure, and of each object
+    that does not decode (which is then skipped).
+    ``streaming`` asks for the first state as a stream (Kubernetes 1.34 on); a server that cannot is listed in pages.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource[T],
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        page_size: int = 500,
+        streaming: bool = False,
+        inactivity: float = INACTIVITY_SECONDS,
+        notice: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._namespace = namespace
+        self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        self._page_size = page_size
+        self._streaming = streaming
+        self._inactivity = inactivity
+        self._notice = notice or (lambda error: None)
+        self._decode = msgspec.json.Decoder(resource.object).decode
+        self._decode_line = msgspec.json.Decoder(WatchEvent[resource.object]).decode  # type: ignore[name-defined]
+        self._known: dict[tuple[str, str], tuple[str, str]] = {}
+        """(namespace, name) → (uid, resourceVersion)"""
+        self._version = ""
+
+    async def run(self, sink: Callable[[WatchedEvent[T]], None]) -> None:
+        """Feed ``sink`` until cancelled."""
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                sink(event)
+
+    async def events(self) -> AsyncGenerator[WatchedEvent[T]]:
+        """Endless. Close it (``contextlib.aclosing``) when leaving early."""
+        clock = self._client.clock
+        failures = 0
+        listed = False
+        while True:
+            begun = clock.monotonic()
+            progress = False
+            asked = 0.0
+            try:
+                async with aclosing(self._watch() if listed else self._list()) as told:
+                    async for event in told:
+                        progress = True
+                        yield event
+                if not listed:
+                    listed = True
+                    continue  # failures are not forgotten: lists that no watch can follow must slow down
+            except _Cut as cut:
+                self._notice(cut)
+            except ApiError as error:
+                self._notice(error)
+                asked = error.retry_after or 0.0
+                if error.expired:
+                    listed = progress = False
+                elif self._streaming and not listed and error.code in (400, 422):
+                    self._streaming = False
+                    continue
+            # a server that closes watches at once must not be asked in a tight loop either
+            if listed and (progress or clock.monotonic() - begun >= 1.0):
+                failures = 0
+                if asked:
+                    await clock.sleep(asked)
+            else:
+                failures += 1
+                await clock.sleep(max(asked, _RECONNECT.delay(failures, self._client.random())))
+
+    def _list(self) -> AsyncGenerator[WatchedEvent[T]]:
+        return self._stream_all() if self._streaming else self._list_all()
+
+    async def _list_all(self) -> AsyncGenerator[WatchedEvent[T]]:
+        """Tell everything that exists and what is gone since the last time, page by page."""
+        seen: set[tuple[str, str]] = set()
+        token = ""
+        while True:
+            try:
+                page = await self._client.page(
+                    self._resource,
+                    self._namespace,
+                    label_selector=self._selectors["labelSelector"],
+                    field_selector=self._selectors["fieldSelector"],
+                    limit=self._page_size,
+                    continue_=token,
+                )
+            except ApiError as error:
+                if not (error.expired and token):
+                    raise
+                self._notice(error)
+                token = ""  # the pages would be of two different moments: start again, what was told stays told
+                seen.clear()
+                continue
+            for position, raw in enumerate(page.items):
+                try:
+                    item = self._decode(raw)
+                except msgspec.MsgspecError as error:
+                    self._notice(error)
+                    seen.add(_key(_lenient(raw, PartialObject()).metadata))  # it cannot be read, but it is not gone
+                else:
+                    seen.add(_key(_metadata(item)))
+                    for event in self._upsert(item):
+                        yield event
+                if position % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
+            token = page.metadata.continue_
+            if not token:
+                break
+        async for event in self._finish(seen, page.metadata.resource_version):
+            yield event
+
+    async def _stream_all(self) -> AsyncGenerator[WatchedEvent[T]]:
+        """The same by a watch that begins with what exists and says where that ends."""
+        query: Query = {
+            "sendInitialEvents": True,
+            "resourceVersionMatch": "NotOlderThan",
+            "allowWatchBookmarks": True,
+            **self._selectors,
+        }
+        seen: set[tuple[str, str]] = set()
+        async with (
+            self._client.watch(self._resource, self._namespace, query, inactivity=self._inactivity) as stream,
+            aclosing(_lines(stream)) as lines,
+        ):
+            async for line in lines:
+                kind, item, metadata = self._parse(line)
+                if kind == "BOOKMARK" and metadata.annotations.get(_INITIAL_EVENTS_END) == "true":
+                    async for event in self._finish(seen, metadata.resource_version):
+                        yield event
+                    return
+                if item is not None:
+                    seen.add(_key(metadata))
+                    for event in self._upsert(item):
+                        yield event
+        raise _Cut("the stream of the first state ended before its end was marked")
+
+    async def _finish(self, seen: set[tuple[str, str]], version: str) -> AsyncGenerator[WatchedEvent[T]]:
+        for position, key in enumerate([key for key in self._known if key not in seen]):
+            uid, _ = self._known.pop(key)
+            yield Deleted(*key, uid)
+            if position % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        self._version = version
+        yield Synced(version, len(self._known))
+
+    async def _watch(self) -> AsyncGenerator[WatchedEvent[T]]:
+        """One watch, from where the last one ended until the server or the network ends this one."""
+        query: Query = {
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": True,
+            # spread over time, so that watches opened together do not end together (client-go: 5 to 10 minutes)
+            "timeoutSeconds": int(300 + 300 * self._client.random()),
+            **self._selectors,
+        }
+        async with (
+            self._client.watch(self._resource, self._namespace, query, inactivity=self._inactivity) as stream,
+            aclosing(_lines(stream)) as lines,
+        ):
+            position = 0
+            async for line in lines:
+                kind, item, metadata = self._parse(line)
+                if kind == "DELETED":
+                    for event in self._remove(metadata, item):
+                        yield event
+                elif item is not None:
+                    for event in self._upsert(item):
+                        yield event
+                if metadata.resource_version:
+                    self._version = metadata.resource_version
+                position += 1
+                if position % SLICE == 0:
+                    await asyncio.sleep(0)
+
+    def _parse(self, line: bytes) -> tuple[str, T | None, ObjectMeta]:
+        """Type, object (``None`` for bookmarks and what does not decode) and metadata of a line.
+
+        Raises ``ApiError`` for an ``ERROR`` event and ``_Cut`` for what is not JSON.
+        """
+        try:
+            event = self._decode_line(line)
+            if event.type in ("ADDED", "MODIFIED", "DELETED"):
+                return event.type, event.object, _metadata(event.object)
+        except msgspec.ValidationError as error:
+            problem: msgspec.ValidationError | None = error
+        except msgspec.DecodeError:
+            raise _Cut(f"the watch of {self._resource.plural} sent a line that is not JSON") from None
+        else:
+            problem = None
+        outline = msgspec.json.decode(line, type=WatchEvent[msgspec.Raw])
+        if outline.type == "ERROR":
+            raise error_from_status(f"WATCH {self._resource.path(self._namespace)}", _lenient(outline.object, Status()))
+        if problem is not None and outline.type != "BOOKMARK":
+            self._notice(problem)
+        return outline.type, None, _lenient(outline.object, PartialObject()).metadata
+
+    def _upsert(self, item: T) -> list[WatchedEvent[T]]:
+        """Nothing for a state that was told before; a successor of the same name tells the end of the first one."""
+        metadata = _metadata(item)
+        key = _key(metadata)
+        before = self._known.get(key)
+        now = (metadata.uid, metadata.resource_version)
+        if before == now:
+            return []
+        self._known[key] = now
+        if before is None:
+            return [Added(item)]
+        if before[0] != metadata.uid:
+            return [Deleted(*key, before[0]), Added(item)]
+        return [Modified(item)]
+
+    def _remove(self, metadata: ObjectMeta, item: T | None) -> list[WatchedEvent[T]]:
+        key = _key(metadata)
+        before = self._known.get(key)
+        if before is None or before[0] != metadata.uid:
+            return []  # told before, or the end of a predecessor of the same name
+        del self._known[key]
+        return [Deleted(*key, metadata.uid, item)]
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
+    """Whole lines of any length. Raises ``_Cut`` when the stream ends within one."""
+    parts: list[bytes] = []
+    async for chunk in stream.iter_any():
+        *complete, rest = chunk.split(b"\n")
+        for line in complete:
+            if parts:
+                parts.append(line)
+                line = b"".join(parts)
+                parts = []
+            if line:
+                yield line
+        if rest:
+            parts.append(rest)
+    if parts:
+        raise _Cut("the stream was cut in the middle of a line")
+
+
+def _metadata(item: object) -> ObjectMeta:
+    return item.metadata  # type: ignore[attr-defined, no-any-return]
+
+
+def _key(metadata: ObjectMeta) -> tuple[str, str]:
+    return sys.intern(metadata.namespace), metadata.name
+
+
+D = TypeVar("D")
+
+
+def _lenient(raw: msgspec.Raw, default: D) -> D:
+    try:
+        return msgspec.json.decode(raw, type=type(default))
+    except msgspec.MsgspecError:
+        return default
