@@ -91,6 +91,8 @@ class Client:
         self._http = aiohttp.ClientSession(
             connector=connector, headers=self._headers, cookie_jar=aiohttp.DummyCookieJar()
         )
+        # aiohttp would silently send a DELETE or PUT again after a lost answer; what is repeated is decided here
+        self._http._retry_connection = False
         return self
 
     async def __aexit__(

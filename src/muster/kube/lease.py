@@ -160,9 +160,10 @@ class LeaderElection:
         metadata = ObjectMeta(name=self._name, namespace=self._namespace, resource_version=version)
         body = Lease(metadata=metadata, spec=spec)
         if self._seen is None:
-            self._observe(await self._client.create(LEASES, body, self._namespace))
+            written = await self._client.create(LEASES, body, self._namespace)
         else:
-            self._observe(await self._client.replace(LEASES, self._name, body, self._namespace))
+            written = await self._client.replace(LEASES, self._name, body, self._namespace)
+        self._observe(written)
         return self.holder == self.identity
 
     def _observe(self, lease: Lease | None) -> None:
