@@ -199,7 +199,7 @@ class Outbox:
                     await asyncio.sleep(wait)
         finally:
             lane.task = None
-        if not self._closed:
+        if not self._closed and self._may_write():
             self._rest(lane)
 
     def _rest(self, lane: _Lane) -> None:

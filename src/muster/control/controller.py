@@ -1,0 +1,247 @@
+"""One term of leadership: rebuild the scheduler from the API, feed it what happens, carry out what it decides.
+
+Everything here runs on one event loop and never blocks it; the scheduler is only ever called from this loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+
+import structlog
+
+from muster.cluster.quantity import QuantityError
+from muster.control import facts, gangs
+from muster.control.config import ServeConfig
+from muster.control.discovery import Discovery, Finding
+from muster.control.metrics import Metrics
+from muster.control.outbox import Outbox
+from muster.control.writer import ApiWriter, GatedPods
+from muster.kube import kinds
+from muster.kube import list_watch as lw
+from muster.kube import objects as k
+from muster.kube.client import Client
+from muster.kube.resources import GANGS, Gang
+from muster.scheduling.decisions import Condition, Decision, Reserve
+from muster.scheduling.events import (
+    ApplicationFound,
+    ApplicationInvalid,
+    Event,
+    NodeGone,
+    NodeSeen,
+    PodGone,
+    PodSeen,
+    ReservationRestored,
+    Synced,
+    TimePassed,
+)
+from muster.scheduling.model import ApplicationKey, GangStatus, Mode, Phase, Placement, Pod, PodRef, Role
+from muster.scheduling.scheduler import Scheduler
+
+_log = structlog.get_logger("muster.controller")
+
+TICK = 1.0
+"""Seconds between ``TimePassed`` events: the resolution of expiry and ageing."""
+
+
+class Controller:
+    """Reads nodes, pods and gangs; owns the scheduler while this replica leads."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        client: Client,
+        scheduler: Scheduler,
+        writer: ApiWriter,
+        outbox: Outbox,
+        discovery: Discovery,
+        gated: GatedPods,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._client = client
+        self.scheduler = scheduler
+        self._writer = writer
+        self._outbox = outbox
+        self._discovery = discovery
+        self._gated = gated
+        self._metrics = metrics
+        self._clock = clock
+        self._scheduler_names = frozenset(config.scheduling.scheduler_names)
+        self._sized: set[ApplicationKey] = set()
+        """Applications whose sizes are known (or known to be bad): not to be looked for again."""
+        self._observed: dict[ApplicationKey, GangStatus] = {}
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. Lists first, then decides."""
+        restored = await self._client.list(GANGS)
+        listed = {"nodes": asyncio.Event(), "pods": asyncio.Event()}
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_nodes(listed["nodes"]))
+                tasks.create_task(self._follow_pods(listed["pods"]))
+                for event in listed.values():
+                    await event.wait()
+                self._restore(restored)
+                self._handle(Synced(self._clock()))
+                self._settle()
+                tasks.create_task(self._tick())
+        finally:
+            self.synced.clear()
+            self._metrics.synced.set(0)
+            await self._discovery.close()
+            await self._outbox.close()
+
+    def place(self, pod: Pod) -> Placement:
+        """The answer to an executor at admission."""
+        if not self.synced.is_set():
+            return Placement(Mode.HOLD, reason="the state of the cluster is still being read")
+        return self.scheduler.place_executor(pod, self._clock())
+
+    def pending_writes(self) -> int:
+        return len(self._outbox)
+
+    async def drain(self, timeout: float) -> bool:
+        """Let writes under way finish; False when ``timeout`` seconds were not enough."""
+        return await self._outbox.drain(timeout)
+
+    async def _follow_nodes(self, listed: asyncio.Event) -> None:
+        def sink(event: lw.WatchedEvent[k.Node]) -> None:
+            match event:
+                case lw.Added(node) | lw.Modified(node):
+                    try:
+                        seen = facts.node_from(node)
+                    except QuantityError as error:
+                        _log.error("node ignored", node=node.metadata.name, error=str(error))
+                        return
+                    self._handle(NodeSeen(self._clock(), seen))
+                case lw.Deleted(name=name):
+                    self._handle(NodeGone(self._clock(), name))
+                case lw.Synced():
+                    listed.set()
+
+        await lw.ListWatch(self._client, kinds.NODES, notice=_notice).run(sink)
+
+    async def _follow_pods(self, listed: asyncio.Event) -> None:
+        def sink(event: lw.WatchedEvent[k.Pod]) -> None:
+            match event:
+                case lw.Added(pod) | lw.Modified(pod):
+                    self._pod_seen(pod)
+                case lw.Deleted(namespace=namespace, name=name, uid=uid):
+                    self._gated.forget(namespace, name, uid)
+                    self._handle(PodGone(self._clock(), PodRef(namespace, name, uid)))
+                case lw.Synced():
+                    listed.set()
+
+        await lw.ListWatch(self._client, kinds.PODS, notice=_notice).run(sink)
+
+    def _pod_seen(self, pod: k.Pod) -> None:
+        seen = facts.pod_from(pod, scheduler_names=self._scheduler_names)
+        self._gated.see(seen)
+        self._handle(PodSeen(self._clock(), seen))
+        if seen.role is not Role.DRIVER:
+            return
+        if seen.finished:
+            self._discovery.cancel(seen.application)
+        elif seen.application not in self._sized and self.synced.is_set():
+            self._discover(pod, seen.application)
+        elif not self.synced.is_set():
+            self._discovery.later(seen.application, pod)
+
+    def _discover(self, driver: k.Pod, key: ApplicationKey) -> None:
+        self._sized.add(key)
+        self._discovery.start(driver, key, self._found)
+
+    def _found(self, finding: Finding) -> None:
+        now = self._clock()
+        if isinstance(finding, ApplicationInvalid):
+            self._handle(finding)
+        else:
+            self._outbox.found(finding)
+            self._handle(ApplicationFound(now, finding))
+
+    def _restore(self, restored: list[Gang]) -> None:
+        """Tell the scheduler what earlier leaders had reserved; drivers that are still unknown are looked up again."""
+        for gang in restored:
+            key = gangs.key_of(gang)
+            if gang.status is not None and gang.status.phase in (Phase.FINISHED, Phase.INVALID):
+                if gang.status.phase is Phase.FINISHED:
+                    self._sized.add(key)
+                continue
+            try:
+                application = gangs.application_from(gang)
+            except ValueError as error:
+                _log.error("gang ignored, its driver is read anew", gang=key, error=str(error))
+                continue
+            self._writer.known(key)
+            self._sized.add(key)
+            reservation = gangs.reservation_from(gang)
+            self._outbox.restored(application, reservation.revision if reservation else -1)
+            if reservation is not None:
+                self._handle(ReservationRestored(self._clock(), application, reservation))
+            else:
+                self._handle(ApplicationFound(self._clock(), application))
+
+    def _settle(self) -> None:
+        """The first state is complete: freeze it for the garbage collector, look up drivers nobody knows."""
+        self.synced.set()
+        self._metrics.synced.set(1)
+        gc.collect()
+        gc.freeze()
+        for key, driver in self._discovery.take_later():
+            if key not in self._sized:
+                self._discover(driver, key)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + TICK
+        while True:
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            self._metrics.loop_lag_seconds.observe(max(0.0, loop.time() - due))
+            due = max(due + TICK, loop.time())
+            self._handle(TimePassed(self._clock()))
+            self._metrics.outbox_pending.set(len(self._outbox))
+
+    def _handle(self, event: Event) -> None:
+        begun = time.perf_counter()
+        decisions = self.scheduler.handle(event)
+        self._metrics.event_seconds.labels(type(event).__name__).observe(time.perf_counter() - begun)
+        if self._config.validate:
+            self.scheduler.validate()
+        for decision in decisions:
+            self._metrics.decisions.labels(type(decision).__name__).inc()
+            self._observe(decision)
+            self._outbox.push(decision)
+
+    def _observe(self, decision: Decision) -> None:
+        """Metrics and one log line for what people ask about: reserved, reached its minimum, ended."""
+        if isinstance(decision, Reserve):
+            key, status = decision.application.key, decision.status
+        elif isinstance(decision, Condition):
+            key, status = decision.key, decision.status
+        else:
+            return
+        before = self._observed.get(key)
+        if before is None or before.phase is not status.phase:
+            if before is not None:
+                self._metrics.gangs.labels(before.phase.value).dec()
+            if status.phase is not Phase.FINISHED:
+                self._metrics.gangs.labels(status.phase.value).inc()
+            _log.info("gang", application=key, phase=status.phase.value, reason=status.reason, message=status.message)
+        if (before is None or before.reserved is None) and status.reserved is not None and status.found is not None:
+            self._metrics.gang_wait_seconds.observe(max(0.0, status.reserved - status.found))
+        if (before is None or before.minimum_reached is None) and None not in (status.minimum_reached, status.found):
+            assert status.minimum_reached is not None and status.found is not None
+            self._metrics.minimum_seconds.observe(max(0.0, status.minimum_reached - status.found))
+        if status.phase is Phase.FINISHED:
+            self._observed.pop(key, None)
+        else:
+            self._observed[key] = status
+
+
+def _notice(error: Exception) -> None:
+    _log.warning("watch", error=str(error))

@@ -1,0 +1,55 @@
+"""Health, metrics and the read API, on a port of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from muster.control.serve import Service
+
+
+def management_app(service: Service) -> web.Application:
+    """``/healthz`` (alive), ``/readyz`` (answers reviews), ``/metrics``, ``/why?application=NAMESPACE/APPLICATION``."""
+
+    async def healthz(request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(request: web.Request) -> web.Response:
+        if service.stopping:
+            return web.Response(status=503, text="stopping\n")
+        if service.election.is_leader():
+            controller = service.controller
+            if controller is None or not controller.synced.is_set():
+                return web.Response(status=503, text="leading, but the state of the cluster is still being read\n")
+        return web.Response(text="ok\n")
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=service.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def why(request: web.Request) -> web.Response:
+        key = request.query.get("application", "")
+        if "/" not in key:
+            return _error(400, "application must be NAMESPACE/APPLICATION-ID, e.g. team-a/spark-0123…")
+        controller = service.controller
+        if controller is None or not controller.synced.is_set() or not service.election.is_leader():
+            return _error(
+                503, f"this replica does not decide; the lease is held by {service.election.holder or 'nobody'}"
+            )
+        explanation = controller.explain(key)
+        if explanation is None:
+            return _error(404, f"no application {key} is known; its driver may have ended or may not be Spark's")
+        return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/why", why)
+    return app
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)

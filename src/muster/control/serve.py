@@ -1,0 +1,241 @@
+"""``muster serve``: the webhook, the management endpoints, and a term of the controller whenever this replica leads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import ssl
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from muster.control.admission import MAX_REVIEW_BYTES, Admission
+from muster.control.clock import Clock
+from muster.control.config import ServeConfig, parse_duration
+from muster.control.controller import Controller
+from muster.control.discovery import Discovery
+from muster.control.management import management_app
+from muster.control.metrics import Metrics
+from muster.control.outbox import Outbox
+from muster.control.settings import scheduler_config
+from muster.control.writer import ApiWriter, GatedPods
+from muster.kube.certificates import ServingCertificates
+from muster.kube.client import Call, Client
+from muster.kube.config import load_access
+from muster.kube.errors import ApiError
+from muster.kube.events import EventRecorder
+from muster.kube.kinds import MUTATING_WEBHOOKS
+from muster.kube.lease import LeaderElection, LeaseTiming
+from muster.kube.manifests import webhook_configuration
+from muster.kube.retry import RetryPolicy
+from muster.scheduling.model import Mode, Placement, Pod
+from muster.scheduling.scheduler import Scheduler
+
+_log = structlog.get_logger("muster.serve")
+
+STOP_TIMEOUT = 10.0
+"""Seconds for writes under way at a stop; below the usual termination grace of 30."""
+_TERM_RETRY = RetryPolicy(first=0.5, ceiling=15.0)
+
+
+class Service:
+    """One replica of Muster. ``run`` it until ``stop`` is called."""
+
+    def __init__(self, config: ServeConfig, client: Client, metrics: Metrics, identity: str) -> None:
+        self._config = config
+        self._client = client
+        self.metrics = metrics
+        self._stopping = asyncio.Event()
+        self._leadership = asyncio.Condition()
+        self.controller: Controller | None = None
+        self.webhook_registered = False
+        lease = config.lease
+        self.election = LeaderElection(
+            client,
+            config.namespace,
+            lease.name,
+            identity,
+            timing=LeaseTiming(
+                duration=round(parse_duration(lease.duration)),
+                renew_deadline=parse_duration(lease.renew_deadline),
+                retry=parse_duration(lease.retry_period),
+            ),
+            on_change=self._leads,
+        )
+        # checked before anything is started: a bad packer name must end the start, not the first gang
+        self._scheduler_config = scheduler_config(config.scheduling)
+
+    def stop(self) -> None:
+        """Begin a graceful stop."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def place(self, pod: Pod) -> Placement:
+        """The answer to an executor at admission; held whenever this replica may not decide."""
+        controller = self.controller
+        if controller is None or not self.election.is_leader():
+            return Placement(Mode.HOLD, reason="this replica does not decide; the one that leads will release it")
+        return controller.place(pod)
+
+    async def run(self) -> None:
+        """Until ``stop``: hold or seek the lease, lead while it is held, keep certificates and webhook in order."""
+        config = self._config
+        certificates = ServingCertificates(self._client, config.namespace, config.webhook.service, config.webhook.host)
+        tls = await certificates.ready()
+        admission = Admission(self.place, frozenset(config.scheduling.scheduler_names), self.metrics)
+        app = web.Application(client_max_size=MAX_REVIEW_BYTES)
+        app.router.add_post("/mutate", admission.handle)
+        async with (
+            _listening(management_app(self), config.management.host, config.management.port, None) as management_port,
+            _listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
+        ):
+            _log.info(
+                "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
+            )
+            self.metrics.watch_gc()
+            tasks = [
+                asyncio.create_task(self.election.run(), name="lease"),
+                asyncio.create_task(self._lead(), name="lead"),
+                asyncio.create_task(self._keep_webhook(certificates, webhook_port), name="webhook"),
+            ]
+            stop = asyncio.create_task(self._stopping.wait(), name="stop")
+            try:
+                done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {stop}:
+                    task.result()  # raises what ended it
+            finally:
+                await self._end([*tasks, stop])
+                self.metrics.unwatch_gc()
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Writes under way get their time, then the lease goes to the next one."""
+        controller = self.controller
+        if controller is not None and not await controller.drain(STOP_TIMEOUT):
+            _log.warning("stopped with writes under way; the next leader finds and repeats them")
+        for task in reversed(tasks):  # the lease last: it is released when its task ends
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        _log.info("stopped")
+
+    def _leads(self, leads: bool) -> None:
+        self.metrics.leader.set(int(leads))
+        _log.info("lease", leads=leads, holder=self.election.holder)
+        asyncio.get_running_loop().create_task(self._wake())
+
+    async def _wake(self) -> None:
+        async with self._leadership:
+            self._leadership.notify_all()
+
+    async def _wait_until(self, leads: bool) -> None:
+        async with self._leadership:
+            await self._leadership.wait_for(lambda: self.election.is_leader() is leads)
+
+    async def _lead(self) -> None:
+        """A new controller for every term: what it knows is read from the API, so nothing stale survives."""
+        failures = 0
+        while True:
+            await self._wait_until(leads=True)
+            term = asyncio.create_task(self._term(), name="term")
+            lost = asyncio.create_task(self._wait_until(leads=False), name="lost")
+            try:
+                await asyncio.wait([term, lost], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self.controller = None
+                for task in (term, lost):
+                    task.cancel()
+                results = await asyncio.gather(term, lost, return_exceptions=True)
+            failure = results[0]
+            if isinstance(failure, Exception):
+                failures += 1
+                wait = _TERM_RETRY.delay(failures, random.random())
+                _log.error("term ended by an error", exc_info=failure, retry_in=round(wait, 1))
+                await asyncio.sleep(wait)
+            else:
+                failures = 0
+
+    async def _term(self) -> None:
+        clock = Clock()
+        gated = GatedPods()
+        events = EventRecorder(self._client, "muster", self.election.identity)
+        writer = ApiWriter(self._client, gated, events)
+        outbox = Outbox(
+            writer,
+            clock,
+            lambda attempt: _TERM_RETRY.delay(attempt + 1, random.random()),
+            self.election.is_leader,
+            self.metrics.outbox_retries.inc,
+        )
+        scheduling = self._config.scheduling
+        discovery = Discovery(
+            self._client,
+            clock,
+            timeout=parse_duration(self._config.sizes.config_map_timeout),
+            pool_label=scheduling.pool_label,
+            scheduler_names=frozenset(scheduling.scheduler_names),
+        )
+        scheduler = Scheduler(self._scheduler_config)
+        self.controller = Controller(
+            self._config, self._client, scheduler, writer, outbox, discovery, gated, self.metrics, clock
+        )
+        await self.controller.run()
+
+    async def _keep_webhook(self, certificates: ServingCertificates, port: int) -> None:
+        """Register the webhook with the CA that signed our certificate, and again when that changes."""
+        webhook = self._config.webhook
+        while True:
+            if webhook.register:
+                url = webhook.url.replace(":0/", f":{port}/") if webhook.url else None
+                body = webhook_configuration(
+                    certificates.ca_pem,
+                    namespace=self._config.namespace,
+                    service=webhook.service,
+                    url=url,
+                    timeout_seconds=webhook.timeout_seconds,
+                )
+                try:
+                    await self._client.apply(MUTATING_WEBHOOKS, body, field_manager="muster")
+                    self.webhook_registered = True
+                except ApiError as error:
+                    _log.warning("webhook not registered", error=str(error))
+                    await asyncio.sleep(5.0)
+                    continue
+            await certificates.changed()
+
+
+@asynccontextmanager
+async def _listening(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """Serve ``app``; gives the port (of the machine's choice when 0 was asked)."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def serve(config: ServeConfig) -> None:
+    """Run one replica until SIGTERM or SIGINT. Raises ``AccessError`` or ``ConfigError`` when it cannot begin."""
+    metrics = Metrics()
+
+    def observe(call: Call) -> None:
+        metrics.api_requests.labels(call.verb, call.resource, str(call.code)).inc()
+
+    access = load_access(config.kubernetes.kubeconfig or None, config.kubernetes.context or None)
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+    async with Client(access, observe=observe) as client:
+        service = Service(config, client, metrics, identity)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stop)
+        await service.run()

@@ -1,0 +1,173 @@
+"""The writes of the outbox as Kubernetes calls, and what their failures mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from muster.cluster.constraints import PodConstraints, Requirement
+from muster.control import gangs
+from muster.control.outbox import Gone, Retry
+from muster.kube.client import Client, PatchType
+from muster.kube.errors import ApiError
+from muster.kube.events import EventRecorder
+from muster.kube.kinds import PODS
+from muster.kube.objects import ObjectReference
+from muster.kube.resources import GANGS
+from muster.scheduling.decisions import Publish
+from muster.scheduling.model import Application, ApplicationKey, GangStatus, Mode, Pod, PodRef, Reservation, Role
+from muster.spark import names
+
+_log = structlog.get_logger("muster.writer")
+
+
+class GatedPods:
+    """Constraints of the pods behind our gate: releasing one narrows the affinity it came with, so that is kept."""
+
+    def __init__(self) -> None:
+        self._pods: dict[tuple[str, str], Pod] = {}
+
+    def see(self, pod: Pod) -> None:
+        key = (pod.namespace, pod.name)
+        if pod.gated and not pod.finished:
+            self._pods[key] = pod
+        else:
+            self._pods.pop(key, None)
+
+    def forget(self, namespace: str, name: str, uid: str) -> None:
+        pod = self._pods.get((namespace, name))
+        if pod is not None and pod.uid == uid:
+            del self._pods[(namespace, name)]
+
+    def get(self, ref: PodRef) -> Pod | None:
+        """The gated pod; ``None`` when it is gone, released, or another of its name."""
+        pod = self._pods.get((ref.namespace, ref.name))
+        return pod if pod is not None and (not ref.uid or ref.uid == pod.uid) else None
+
+
+class ApiWriter:
+    """``outbox.Writer`` on the real API."""
+
+    def __init__(self, client: Client, gated: GatedPods, events: EventRecorder) -> None:
+        self._client = client
+        self._gated = gated
+        self._events = events
+        self._gangs: set[ApplicationKey] = set()
+
+    def known(self, key: ApplicationKey) -> None:
+        """A ``Gang`` for ``key`` exists: bring it up to date instead of creating it."""
+        self._gangs.add(key)
+
+    async def write_gang(self, application: Application, reservation: Reservation | None) -> None:
+        spec = gangs.spec_of(application, reservation)
+        await self._put_gang(application.key, spec, application.driver_pod)
+
+    async def write_invalid_gang(self, key: ApplicationKey, driver_pod: PodRef) -> None:
+        await self._put_gang(key, gangs.spec_of_unknown(key, driver_pod), driver_pod)
+
+    async def write_status(self, key: ApplicationKey, status: GangStatus) -> None:
+        namespace, name = key.split("/", 1)
+        body = {"status": gangs.status_of(status)}
+        try:
+            await self._client.patch(GANGS, name, body, namespace, subresource="status")
+        except ApiError as error:
+            raise _meaning(error) from error
+
+    async def delete_gang(self, key: ApplicationKey) -> None:
+        namespace, name = key.split("/", 1)
+        self._gangs.discard(key)
+        try:
+            await self._client.delete(GANGS, name, namespace)
+        except ApiError as error:
+            raise _meaning(error) from error
+
+    async def release(self, pod: PodRef, key: ApplicationKey, node: str, extra: bool) -> None:
+        gated = self._gated.get(pod)
+        if gated is None:
+            raise Gone(f"pod {pod.namespace}/{pod.name} is not gated any more")
+        body = release_patch(gated, node, extra)
+        try:
+            await self._client.patch(PODS, pod.name, body, pod.namespace, patch_type=PatchType.STRATEGIC)
+        except ApiError as error:
+            if error.conflict or error.code == 422:
+                # another pod of that name (uid precondition), or released by somebody else: the watch will tell
+                raise Gone(str(error)) from error
+            raise _meaning(error) from error
+
+    async def publish(self, event: Publish) -> None:
+        reference = ObjectReference(
+            kind="Pod", namespace=event.pod.namespace, name=event.pod.name, uid=event.pod.uid, api_version="v1"
+        )
+        try:
+            await self._events.publish(reference, event.reason, event.message, warning=event.warning)
+        except ApiError as error:
+            raise Gone(f"event not written: {error}") from error  # an event is a courtesy: never worth a retry storm
+
+    async def _put_gang(self, key: ApplicationKey, spec: dict[str, Any], owner: PodRef | None) -> None:
+        namespace, name = key.split("/", 1)
+        try:
+            if key not in self._gangs:
+                try:
+                    await self._client.create(GANGS, gangs.manifest(namespace, name, spec, owner), namespace)
+                except ApiError as error:
+                    if not error.already_exists:
+                        raise
+                    await self._client.patch(GANGS, name, {"spec": spec}, namespace)
+                self._gangs.add(key)
+            else:
+                await self._client.patch(GANGS, name, {"spec": spec}, namespace)
+        except ApiError as error:
+            if error.not_found and key in self._gangs:
+                self._gangs.discard(key)  # somebody deleted it: the next attempt creates it
+                raise Retry(str(error)) from error
+            raise _meaning(error) from error
+
+
+def release_patch(pod: Pod, node: str, extra: bool) -> dict[str, Any]:
+    """Strategic merge patch that takes our gate off and, with a ``node``, pins the pod to it.
+
+    The node's name is added to each term of the required affinity, as the API server allows for gated pods
+    (it may be tightened, never loosened). ``metadata.uid`` makes it a patch of this very pod.
+    """
+    spec: dict[str, Any] = {"schedulingGates": [{"$patch": "delete", "name": names.GANG_GATE}]}
+    metadata: dict[str, Any] = {"uid": pod.uid}
+    if node:
+        terms = _pinned(pod.constraints, node)
+        spec["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        }
+        notes = {
+            names.APPLICATION_ANNOTATION: pod.application.split("/", 1)[1],
+            names.SLOT_ANNOTATION: node,
+            names.MODE_ANNOTATION: Mode.PIN.value,
+        }
+        if pod.role is Role.EXECUTOR and extra:
+            notes[names.EXTRA_ANNOTATION] = "true"
+        metadata["annotations"] = notes
+    return {"metadata": metadata, "spec": spec}
+
+
+def _pinned(constraints: PodConstraints, node: str) -> list[dict[str, Any]]:
+    field = Requirement("metadata.name", "In", (node,))
+    pinned = []
+    for expressions, fields in [(t.expressions, t.fields) for t in constraints.terms or ()] or [((), ())]:
+        body: dict[str, Any] = {"matchFields": [_requirement(f) for f in dict.fromkeys((*fields, field))]}
+        if expressions:
+            body["matchExpressions"] = [_requirement(e) for e in expressions]
+        pinned.append(body)
+    return pinned
+
+
+def _requirement(requirement: Requirement) -> dict[str, Any]:
+    body: dict[str, Any] = {"key": requirement.key, "operator": requirement.operator}
+    if requirement.values:
+        body["values"] = list(requirement.values)
+    return body
+
+
+def _meaning(error: ApiError) -> Exception:
+    """Whether a failed write is worth another attempt."""
+    if error.not_found or (error.code == 403 and "being terminated" in error.message):
+        return Gone(str(error))
+    return Retry(str(error), error.retry_after)

@@ -1,0 +1,226 @@
+"""Decisions are carried out in order, once, and until they hold, whatever the API does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+
+from muster.cluster.resources import Resources
+from muster.control.outbox import PENDING_GRACE, STATUS_INTERVAL, Gone, Outbox, Retry
+from muster.scheduling.decisions import Condition, Decision, Place, Publish, ReleaseDriver, Reserve
+from muster.scheduling.model import (
+    Application,
+    ApplicationKey,
+    GangStatus,
+    Phase,
+    PodRef,
+    PodShape,
+    Reservation,
+    Slot,
+)
+from tests.virtual_time import run_virtual
+
+KEY = "team-a/spark-1"
+DRIVER = PodRef("team-a", "pi-driver", "uid-1")
+APPLICATION = Application(
+    key=KEY,
+    name="pi",
+    created=0.0,
+    driver=PodShape(Resources()),
+    executor=PodShape(Resources()),
+    minimum=2,
+    maximum=2,
+    driver_pod=DRIVER,
+)
+RESERVED = GangStatus(Phase.RESERVED, found=0.0, reserved=1.0)
+RUNNING = GangStatus(Phase.RUNNING, running=2, found=0.0, reserved=1.0, minimum_reached=2.0)
+FINISHED = GangStatus(Phase.FINISHED, found=0.0, reserved=1.0, ended=9.0)
+PENDING = GangStatus(Phase.PENDING, reason="WaitingForCapacity", found=0.0)
+
+
+def reservation(revision: int = 1, node: str = "n1") -> Reservation:
+    return Reservation(KEY, revision, node, (Slot(node, 2),))
+
+
+class Api:
+    """Remembers what was written and when; ``fail`` may raise before a write happens."""
+
+    def __init__(self, fail: Callable[[str], Exception | None] = lambda what: None) -> None:
+        self.done: list[str] = []
+        self.times: list[float] = []
+        self.fail = fail
+
+    def _write(self, what: str) -> Coroutine[Any, Any, None]:
+        async def write() -> None:
+            await asyncio.sleep(0.01)
+            failure = self.fail(what)
+            if failure is not None:
+                raise failure
+            self.done.append(what)
+            self.times.append(asyncio.get_running_loop().time())
+
+        return write()
+
+    async def write_gang(self, application: Application, reservation: Reservation | None) -> None:
+        await self._write(f"gang {reservation.revision if reservation else 'without slots'}")
+
+    async def write_invalid_gang(self, key: ApplicationKey, driver_pod: PodRef) -> None:
+        await self._write("gang of unknown size")
+
+    async def write_status(self, key: ApplicationKey, status: GangStatus) -> None:
+        await self._write(f"status {status.phase.value} {status.running}")
+
+    async def delete_gang(self, key: ApplicationKey) -> None:
+        await self._write("delete gang")
+
+    async def release(self, pod: PodRef, key: ApplicationKey, node: str, extra: bool) -> None:
+        await self._write(f"release {pod.name} to {node or 'anywhere'}")
+
+    async def publish(self, event: Publish) -> None:
+        await self._write(f"event {event.reason}")
+
+
+def carried_out(
+    api: Api, story: Callable[[Outbox], Coroutine[Any, Any, None]], seed: int = 0, may_write: bool = True
+) -> list[str]:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        outbox = Outbox(api, loop.time, lambda attempt: min(0.1 * 2**attempt, 5.0), lambda: may_write)
+        await story(outbox)
+        await asyncio.sleep(100)
+        assert len(outbox) == 0
+        await outbox.close()
+
+    run_virtual(main(), seed)
+    return api.done
+
+
+def pushed(*decisions: Decision) -> Callable[[Outbox], Coroutine[Any, Any, None]]:
+    async def story(outbox: Outbox) -> None:
+        for decision in decisions:
+            outbox.push(decision)
+
+    return story
+
+
+RESERVE_AND_RELEASE = (
+    Reserve(APPLICATION, reservation(), RESERVED),
+    ReleaseDriver(KEY, DRIVER, "n1", "Reserved"),
+)
+
+
+def test_the_reservation_is_durable_before_the_driver_is_released() -> None:
+    assert carried_out(Api(), pushed(*RESERVE_AND_RELEASE))[:2] == ["gang 1", "release pi-driver to n1"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_stays_so_when_any_write_may_fail(seed: int) -> None:
+    luck = random.Random(seed)
+    api = Api(lambda what: Retry("500") if luck.random() < 0.7 else None)
+    done = carried_out(api, pushed(*RESERVE_AND_RELEASE, Condition(KEY, RUNNING), Condition(KEY, FINISHED)), seed)
+    assert done == ["gang 1", "release pi-driver to n1", "status Finished 0"]
+
+
+def test_only_the_newest_reservation_is_written_when_the_api_was_away() -> None:
+    async def story(outbox: Outbox) -> None:
+        away = True
+        api.fail = lambda what: Retry("no answer") if away else None
+        outbox.push(RESERVE_AND_RELEASE[0])
+        await asyncio.sleep(3)
+        outbox.push(Reserve(APPLICATION, reservation(2, "n2"), RESERVED))
+        outbox.push(ReleaseDriver(KEY, DRIVER, "n2", "Reserved"))
+        await asyncio.sleep(3)
+        away = False
+
+    api = Api()
+    assert carried_out(api, story)[:2] == ["gang 2", "release pi-driver to n2"]
+
+
+def test_a_gang_that_starts_runs_and_ends_costs_three_writes_of_its_own() -> None:
+    async def story(outbox: Outbox) -> None:
+        outbox.push(Condition(KEY, PENDING))
+        for decision in RESERVE_AND_RELEASE:
+            outbox.push(decision)
+        for running in range(20):
+            await asyncio.sleep(0.2)
+            outbox.push(Condition(KEY, msgspec.structs.replace(RUNNING, running=running)))
+        await asyncio.sleep(60)
+        outbox.push(Condition(KEY, FINISHED))
+
+    assert carried_out(Api(), story) == ["gang 1", "release pi-driver to n1", "status Running 19", "status Finished 0"]
+
+
+def test_status_is_written_at_most_every_ten_seconds_while_it_changes() -> None:
+    async def story(outbox: Outbox) -> None:
+        for decision in RESERVE_AND_RELEASE:
+            outbox.push(decision)
+        for running in range(600):
+            await asyncio.sleep(0.1)
+            outbox.push(Condition(KEY, msgspec.structs.replace(RUNNING, running=running)))
+
+    api = Api()
+    carried_out(api, story)
+    times = [time for what, time in zip(api.done, api.times, strict=True) if what.startswith("status")]
+    assert len(times) == 6, "one at each of 10, 20, … 60 seconds"
+    assert all(later - earlier >= STATUS_INTERVAL for earlier, later in itertools.pairwise(times))
+    assert api.done[-1] == "status Running 599", "the last state is written in the end"
+
+
+def test_a_gang_that_waits_is_shown_after_a_moment() -> None:
+    async def story(outbox: Outbox) -> None:
+        outbox.found(APPLICATION)
+        outbox.push(Condition(KEY, PENDING))
+        await asyncio.sleep(PENDING_GRACE / 2)
+        assert api.done == []
+
+    api = Api()
+    assert carried_out(api, story) == ["gang without slots", "status Pending 0"]
+
+
+def test_an_invalid_application_gets_a_gang_that_says_so_and_its_driver_goes_on() -> None:
+    status = GangStatus(Phase.INVALID, reason="InvalidSize", message="spark.executor.instances must not be negative")
+    done = carried_out(
+        Api(),
+        pushed(
+            Condition(KEY, status),
+            Publish(KEY, DRIVER, True, "InvalidSize", status.message),
+            ReleaseDriver(KEY, DRIVER, "", "InvalidSize"),
+        ),
+    )
+    assert done == [
+        "release pi-driver to anywhere",
+        "event InvalidSize",
+        "gang of unknown size",
+        "status Invalid 0",
+    ]
+
+
+def test_a_pod_that_is_gone_is_dropped_and_the_rest_goes_on() -> None:
+    pods = [PodRef("team-a", f"pi-exec-{number}", f"uid-e{number}") for number in range(40)]
+    api = Api(lambda what: Gone("404") if "pi-exec-7 " in what else None)
+    done = carried_out(api, pushed(*(Place(KEY, pod, "n1", False) for pod in pods)))
+    assert sorted(done) == sorted(f"release {pod.name} to n1" for pod in pods if pod.name != "pi-exec-7")
+
+
+def test_one_failing_executor_does_not_repeat_the_others() -> None:
+    failures = iter([Retry("429"), Retry("429")])
+    api = Api(lambda what: next(failures, None) if "pi-exec-1 " in what else None)
+    pods = [PodRef("team-a", f"pi-exec-{number}", f"uid-e{number}") for number in range(3)]
+    done = carried_out(api, pushed(*(Place(KEY, pod, "n1", False) for pod in pods)))
+    assert sorted(done) == sorted(f"release {pod.name} to n1" for pod in pods)
+
+
+def test_a_gang_without_driver_pod_is_removed_by_muster_at_the_end() -> None:
+    application = msgspec.structs.replace(APPLICATION, driver=None, driver_pod=None)
+    done = carried_out(Api(), pushed(Reserve(application, reservation(), RESERVED), Condition(KEY, FINISHED)))
+    assert done == ["gang 1", "delete gang"]
+
+
+def test_a_replica_that_lost_its_lease_writes_nothing() -> None:
+    assert carried_out(Api(), pushed(*RESERVE_AND_RELEASE), may_write=False) == []
