@@ -200,6 +200,19 @@ class Client:
         )
         return _decode(answer, resource.object, path)
 
+    async def apply(self, resource: Resource[T], body: Mapping[str, Any], *, field_manager: str) -> T:
+        """Server-side apply of a whole manifest, taking over fields that others own."""
+        metadata = body["metadata"]
+        return await self.patch(
+            resource,
+            metadata["name"],
+            body,
+            metadata.get("namespace", ""),
+            patch_type=PatchType.APPLY,
+            field_manager=field_manager,
+            force=True,
+        )
+
     async def delete(
         self,
         resource: Resource[Any],

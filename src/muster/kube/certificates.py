@@ -1,0 +1,297 @@
+"""A certificate authority of our own and the webhook's serving certificate, shared by all replicas in a Secret.
+
+The API server trusts what the webhook configuration's ``caBundle`` says, so no public authority is needed. Whoever
+finds the Secret missing or due writes it; the others adopt what they find (a conflict means: look again).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from muster.kube.client import Client
+from muster.kube.credentials import load_client_certificate
+from muster.kube.errors import ApiError
+from muster.kube.kinds import SECRETS
+from muster.kube.objects import ObjectMeta, Secret
+
+SECRET_NAME = "muster-webhook-tls"
+CHECK_SECONDS = 600.0
+"""How often a replica looks whether another one has renewed the certificate."""
+_EARLIER = timedelta(minutes=5)
+"""Certificates begin this long before they are made: clocks differ."""
+
+
+class CertificateLifetimes(msgspec.Struct, frozen=True):
+    """Both are renewed when two thirds of their life have passed."""
+
+    authority: timedelta = timedelta(days=3650)
+    serving: timedelta = timedelta(days=365)
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """PEM texts. ``certificate`` may be a bundle; the first one belongs to ``key``."""
+
+    certificate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "KeyPair(…)"
+
+
+class CertificateBundle(msgspec.Struct, frozen=True):
+    """What the Secret holds. ``authority.certificate`` also lists earlier authorities until they expire."""
+
+    authority: KeyPair
+    serving: KeyPair
+
+    def __repr__(self) -> str:
+        return "CertificateBundle(…)"
+
+
+def make_authority(now: datetime, lifetime: timedelta, earlier: bytes = b"") -> KeyPair:
+    """A new authority; ``earlier`` authorities stay trusted while they are valid, so nothing breaks in between."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"muster-webhook-ca-{now:%Y%m%d%H%M%S}")])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _begun(name, name, key.public_key(), now, lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    kept = [one for one in _certificates(earlier) if one.not_valid_after_utc > now]
+    bundle = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in [certificate, *kept])
+    return KeyPair(bundle, _private_pem(key))
+
+
+def make_serving(authority: KeyPair, names: Sequence[str], now: datetime, lifetime: timedelta) -> KeyPair:
+    """A serving certificate for ``names`` (DNS names or IP addresses), signed by ``authority``."""
+    issuer = _certificates(authority.certificate)[0]
+    issuer_key = serialization.load_pem_private_key(authority.key, password=None)
+    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the key of the certificate authority is not an elliptic curve key")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "muster-webhook")])
+    end = min(now + lifetime, issuer.not_valid_after_utc)
+    certificate = (
+        _begun(subject, issuer.subject, key.public_key(), now, end - now)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+            critical=False,
+        )
+        .sign(issuer_key, hashes.SHA256())
+    )
+    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key))
+
+
+def renewed(
+    bundle: CertificateBundle | None, names: Sequence[str], now: datetime, lifetimes: CertificateLifetimes
+) -> CertificateBundle:
+    """``bundle`` itself while it is good; otherwise with what is missing, due, damaged or for other names made new."""
+    authority = bundle.authority if bundle is not None else None
+    if authority is None or not _is_good(authority, now):
+        authority = make_authority(now, lifetimes.authority, authority.certificate if authority is not None else b"")
+    serving = bundle.serving if bundle is not None else None
+    if serving is None or not _is_good(serving, now) or not _serves(serving, authority, names):
+        serving = make_serving(authority, names, now, lifetimes.serving)
+    fresh = CertificateBundle(authority, serving)
+    return bundle if bundle == fresh else fresh
+
+
+def service_names(service: str, namespace: str) -> list[str]:
+    """How the API server (``<service>.<namespace>.svc``) and others in the cluster reach a service."""
+    return [f"{service}.{namespace}.svc", f"{service}.{namespace}", f"{service}.{namespace}.svc.cluster.local"]
+
+
+class ServingCertificates:
+    """Keeps the Secret, and a TLS context that always serves the newest certificate to new connections."""
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        service: str,
+        host: str = "",
+        *,
+        lifetimes: CertificateLifetimes | None = None,
+        secret_name: str = SECRET_NAME,
+    ) -> None:
+        """``host``: a further name or address the webhook is reached by (outside a cluster)."""
+        self._client = client
+        self._namespace = namespace
+        self._secret_name = secret_name
+        self._lifetimes = lifetimes or CertificateLifetimes()
+        wanted = [*service_names(service, namespace), host]
+        self._names = [name for name in wanted if name and not _is_wildcard(name)]
+        self._bundle: CertificateBundle | None = None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The ``caBundle`` by which the certificate is verified. Only after ``ready``."""
+        if self._bundle is None:
+            raise RuntimeError("no certificate yet; await ready() first")
+        return self._bundle.authority.certificate
+
+    async def ready(self) -> ssl.SSLContext:
+        """The context to serve with, once there is a certificate. Raises ``ApiError`` when the Secret cannot be had."""
+        await self.check()
+        return self._context
+
+    async def changed(self) -> None:
+        """Keep the certificate fresh; returns when the authority is another one and must be registered."""
+        while True:
+            await self._client.clock.sleep(CHECK_SECONDS)
+            before = self.ca_pem
+            try:
+                await self.check()
+            except ApiError:
+                continue  # two thirds of a life are over at the earliest: there is time
+            if self.ca_pem != before:
+                return
+
+    async def check(self) -> None:
+        """Adopt what the Secret holds, renewing it first when it is missing or due."""
+        while True:
+            now = datetime.fromtimestamp(self._client.clock.time(), UTC)
+            found = await self._read()
+            stored = _bundle_of(found) if found is not None else None
+            wanted = renewed(stored, self._names, now, self._lifetimes)
+            if wanted is stored:
+                break
+            try:
+                await self._write(found, wanted)
+                break
+            except ApiError as error:
+                # another replica was faster, or deleted it: its word counts
+                if not (error.conflict or error.already_exists or (error.not_found and found is not None)):
+                    raise
+        if wanted != self._bundle:
+            load_client_certificate(
+                self._context, wanted.serving.certificate, wanted.serving.key, f"Secret {self._secret_name}"
+            )
+            self._bundle = wanted
+
+    async def _read(self) -> Secret | None:
+        try:
+            return await self._client.get(SECRETS, self._secret_name, self._namespace)
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def _write(self, found: Secret | None, bundle: CertificateBundle) -> None:
+        data = {
+            "ca.crt": bundle.authority.certificate,
+            "ca.key": bundle.authority.key,
+            "tls.crt": bundle.serving.certificate,
+            "tls.key": bundle.serving.key,
+        }
+        version = found.metadata.resource_version if found is not None else ""
+        metadata = ObjectMeta(name=self._secret_name, namespace=self._namespace, resource_version=version)
+        secret = Secret(metadata=metadata, data=data, type=found.type if found is not None else "kubernetes.io/tls")
+        if found is None:
+            await self._client.create(SECRETS, secret, self._namespace)
+        else:
+            await self._client.replace(SECRETS, self._secret_name, secret, self._namespace)
+
+
+def _bundle_of(secret: Secret) -> CertificateBundle | None:
+    data = secret.data
+    if not all(data.get(key) for key in ("ca.crt", "ca.key", "tls.crt", "tls.key")):
+        return None
+    return CertificateBundle(KeyPair(data["ca.crt"], data["ca.key"]), KeyPair(data["tls.crt"], data["tls.key"]))
+
+
+def _is_good(pair: KeyPair, now: datetime) -> bool:
+    """Readable, matching its key, begun, and with a third of its life ahead."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pair.certificate)
+        key = serialization.load_pem_private_key(pair.key, password=None)
+    except ValueError:
+        return False
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return key.public_key() == certificate.public_key() and begin <= now < begin + (end - begin) * 2 / 3
+
+
+def _serves(serving: KeyPair, authority: KeyPair, names: Sequence[str]) -> bool:
+    """Covers all ``names`` and is signed by the newest authority (so the older ones can go)."""
+    certificate = x509.load_pem_x509_certificate(serving.certificate)
+    try:
+        certificate.verify_directly_issued_by(_certificates(authority.certificate)[0])
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, TypeError, x509.ExtensionNotFound, InvalidSignature):
+        return False
+    return set(extension.value) >= {_alternative_name(name) for name in names}
+
+
+def _certificates(bundle: bytes) -> list[x509.Certificate]:
+    """Those of a PEM bundle; none when it is empty or damaged."""
+    try:
+        return x509.load_pem_x509_certificates(bundle)
+    except ValueError:
+        return []
+
+
+def _begun(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLIER)
+        .not_valid_after(now + lifetime)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternative_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _is_wildcard(host: str) -> bool:
+    """``0.0.0.0`` and ``::`` say where to listen, not how to be reached."""
+    return host in ("0.0.0.0", "::")
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
