@@ -13,7 +13,7 @@ NAME_FIELD = "metadata.name"
 """The only field that ``matchFields`` knows."""
 
 _SCHEDULING_EFFECTS = ("NoSchedule", "NoExecute")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,25}", re.ASCII)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,63}", re.ASCII)
 
 
 class Taint(msgspec.Struct, frozen=True, order=True):

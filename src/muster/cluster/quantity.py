@@ -56,7 +56,7 @@ class Quantity(msgspec.Struct, frozen=True):
 
     def scaled(self, power: int) -> int:
         """The amount in units of ``10**power`` (``MILLI``, ``UNIT``), rounded away from 0 as ``ScaledValue`` does."""
-        magnitude = -(-abs(self.nanos) // 10 ** (power - NANO))
+        magnitude = -(-abs(self.nanos) // _ten_to(power - NANO))
         return magnitude if self.nanos >= 0 else -magnitude
 
     def __str__(self) -> str:
@@ -80,6 +80,10 @@ class Quantity(msgspec.Struct, frozen=True):
         if self.format is Format.DECIMAL_EXPONENT:
             return f"{sign}{number}" + (f"e{exponent}" if exponent else "")
         return f"{sign}{number}{_DECIMAL_SUFFIXES[exponent]}"
+
+
+def _ten_to(exponent: int) -> int:
+    return int(10**exponent)
 
 
 @lru_cache(maxsize=8192)
@@ -107,7 +111,7 @@ def parse(text: str) -> Quantity:
     else:
         form = Format.DECIMAL_SI
         power += _DECIMAL[decimal or ""]
-    nanos = digits * 10**power if power >= 0 else -(-digits // 10**-power)
+    nanos = digits * _ten_to(power) if power >= 0 else -(-digits // _ten_to(-power))
     if form is Format.BINARY_SI and 0 < nanos < 10**-NANO:
         form = Format.DECIMAL_SI
     return Quantity(-nanos if sign == "-" else nanos, form)
@@ -137,4 +141,4 @@ def amount(text: str, power: int = UNIT) -> int:
 
 def canonical(value: int, power: int = UNIT, form: Format = Format.DECIMAL_SI) -> str:
     """``value`` units of ``10**power`` as a canonical quantity."""
-    return str(Quantity(value * 10 ** (power - NANO), form))
+    return str(Quantity(value * _ten_to(power - NANO), form))
