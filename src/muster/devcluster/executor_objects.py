@@ -1,0 +1,190 @@
+"""The objects that a driver creates for its executors, as Spark 3.5 to 4.3 writes them.
+
+Sources: ``BasicExecutorFeatureStep``, ``KubernetesClientUtils.buildConfigMap``, and requests recorded from both.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from muster.devcluster.submission_objects import BLOCK_MANAGER_PORT, DRIVER_PORT, dns_name, label_value
+from muster.devcluster.virtual_application import minor, pod_memory_mib
+from muster.spark.names import (
+    CONF_DIR,
+    DEFAULT_RESOURCE_PROFILE_ID,
+    ENV_APPLICATION_ID,
+    ENV_CONF_DIR,
+    ENV_DRIVER_URL,
+    ENV_EXECUTOR_CORES,
+    ENV_EXECUTOR_ID,
+    ENV_EXECUTOR_MEMORY,
+    ENV_EXECUTOR_POD_IP,
+    ENV_EXECUTOR_POD_NAME,
+    ENV_JAVA_OPT_PREFIX,
+    ENV_LOCAL_DIRS,
+    ENV_RESOURCE_PROFILE_ID,
+    ENV_USER,
+    EXECUTOR_CONF_VOLUME,
+    EXECUTOR_CONTAINER,
+    SPARK_APP_NAME_LABEL,
+    SPARK_APP_SELECTOR_LABEL,
+    SPARK_EXEC_ID_LABEL,
+    SPARK_EXEC_RESOURCE_PROFILE_LABEL,
+    SPARK_ROLE_EXECUTOR,
+    SPARK_ROLE_LABEL,
+    SPARK_VERSION_LABEL,
+)
+
+Object = dict[str, Any]
+
+_LABEL = "spark.kubernetes.executor.label."
+_ANNOTATION = "spark.kubernetes.executor.annotation."
+_SELECTORS = ("spark.kubernetes.node.selector.", "spark.kubernetes.executor.node.selector.")
+
+
+class ExecutorTemplate(msgspec.Struct, frozen=True):
+    """What all executors of a driver have in common."""
+
+    application_id: str
+    application_name: str
+    namespace: str
+    version: str
+    prefix: str
+    """``<name>-<16 hex digits>``, another one than the driver's."""
+    config_map: str
+    driver_url: str
+    owner: Object
+    properties: Mapping[str, str]
+    local_dir: str
+    user: str = "spark"
+
+    @property
+    def conf_labels(self) -> dict[str, str]:
+        return {SPARK_APP_SELECTOR_LABEL: self.application_id, SPARK_ROLE_LABEL: SPARK_ROLE_EXECUTOR}
+
+
+def executor_template(
+    properties: Mapping[str, str], version: str, owner: Object, driver_ip: str, local_dir: str
+) -> ExecutorTemplate:
+    """Of a driver with these ``spark.properties``."""
+    name = properties["spark.app.name"]
+    # SPARK-53944: since 4.1 executors dial the driver's address
+    host = driver_ip if minor(version) >= (4, 1) else properties["spark.driver.host"]
+    return ExecutorTemplate(
+        application_id=properties["spark.app.id"],
+        application_name=name,
+        namespace=properties["spark.kubernetes.namespace"],
+        version=version,
+        prefix=properties.get("spark.kubernetes.executor.podNamePrefix") or f"{dns_name(name)}-{secrets.token_hex(8)}",
+        config_map=f"spark-exec-{secrets.token_hex(8)}-conf-map",
+        driver_url=f"spark://CoarseGrainedScheduler@{host}:{DRIVER_PORT}",
+        owner=owner,
+        properties=properties,
+        local_dir=local_dir,
+    )
+
+
+def executor_config_map(template: ExecutorTemplate) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": template.config_map,
+            "namespace": template.namespace,
+            "labels": template.conf_labels,
+            "ownerReferences": [template.owner],
+        },
+        "data": {"spark.kubernetes.namespace": template.namespace},
+        "immutable": True,
+    }
+
+
+def executor_pod(template: ExecutorTemplate, executor: int) -> Object:
+    """The pod of one executor of the default resource profile."""
+    properties = template.properties
+    version = minor(template.version)
+    name = f"{template.prefix}-exec-{executor}"
+    cores = properties.get("spark.executor.cores", "1")
+    heap = properties.get("spark.executor.memory", "1024m")
+    factor = float(properties.get("spark.kubernetes.memoryOverheadFactor", "0.1"))
+    memory = f"{pod_memory_mib(int(heap.removesuffix('m')), factor)}Mi"
+    container: Object = {
+        "name": EXECUTOR_CONTAINER,
+        "image": properties["spark.kubernetes.container.image"],
+        "imagePullPolicy": "IfNotPresent",
+        "args": [SPARK_ROLE_EXECUTOR],
+        "env": [
+            {"name": ENV_USER, "value": template.user},
+            {"name": ENV_DRIVER_URL, "value": template.driver_url},
+            {"name": ENV_EXECUTOR_CORES, "value": cores},
+            {"name": ENV_EXECUTOR_MEMORY, "value": heap},
+            {"name": ENV_APPLICATION_ID, "value": template.application_id},
+            {"name": ENV_CONF_DIR, "value": CONF_DIR},
+            {"name": ENV_EXECUTOR_ID, "value": str(executor)},
+            {"name": ENV_RESOURCE_PROFILE_ID, "value": str(DEFAULT_RESOURCE_PROFILE_ID)},
+            {"name": f"{ENV_JAVA_OPT_PREFIX}0", "value": "-Dspark.driver.port=7078"},
+            _field(ENV_EXECUTOR_POD_IP, "status.podIP"),
+            _field(ENV_EXECUTOR_POD_NAME, "metadata.name"),
+            {"name": ENV_LOCAL_DIRS, "value": template.local_dir},
+        ],
+        "ports": [{"containerPort": BLOCK_MANAGER_PORT, "name": "blockmanager", "protocol": "TCP"}],
+        "resources": {"limits": {"memory": memory}, "requests": {"cpu": cores, "memory": memory}},
+        "volumeMounts": [
+            {"mountPath": template.local_dir, "name": "spark-local-dir-1"},
+            {"mountPath": CONF_DIR, "name": EXECUTOR_CONF_VOLUME},
+        ],
+    }
+    if version >= (4, 3):
+        container["securityContext"] = {"allowPrivilegeEscalation": False}
+    if version >= (4, 2):
+        container["resizePolicy"] = [
+            {"resourceName": resource, "restartPolicy": "NotRequired"} for resource in ("cpu", "memory")
+        ]
+    spec: Object = {
+        "containers": [container],
+        "hostname": name[-63:].lstrip("-."),
+        "restartPolicy": "Never",
+        "volumes": [
+            {"emptyDir": {}, "name": "spark-local-dir-1"},
+            {"configMap": {"name": template.config_map}, "name": EXECUTOR_CONF_VOLUME},
+        ],
+    }
+    if account := properties.get("spark.kubernetes.authenticate.driver.serviceAccountName"):
+        # BasicExecutorFeatureStep: executors run as the driver does unless told otherwise
+        spec |= {"serviceAccount": account, "serviceAccountName": account}
+    if version >= (4, 1):
+        spec["terminationGracePeriodSeconds"] = 30
+    if scheduler := properties.get("spark.kubernetes.scheduler.name"):
+        spec["schedulerName"] = scheduler
+    if selector := _prefixed(properties, *_SELECTORS):
+        spec["nodeSelector"] = selector
+    labels = _prefixed(properties, _LABEL) | {
+        SPARK_VERSION_LABEL: template.version,
+        SPARK_EXEC_ID_LABEL: str(executor),
+        SPARK_APP_SELECTOR_LABEL: template.application_id,
+        SPARK_APP_NAME_LABEL: label_value(template.application_name),
+        SPARK_ROLE_LABEL: SPARK_ROLE_EXECUTOR,
+        SPARK_EXEC_RESOURCE_PROFILE_LABEL: str(DEFAULT_RESOURCE_PROFILE_ID),
+    }
+    metadata: Object = {"name": name, "labels": labels, "ownerReferences": [template.owner]}
+    if annotations := _prefixed(properties, _ANNOTATION):
+        metadata["annotations"] = annotations
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _field(name: str, path: str) -> Object:
+    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+
+
+def _prefixed(properties: Mapping[str, str], *prefixes: str) -> dict[str, str]:
+    """The properties under these prefixes, without them."""
+    return {
+        key.removeprefix(prefix): value
+        for prefix in prefixes
+        for key, value in properties.items()
+        if key.startswith(prefix)
+    }
