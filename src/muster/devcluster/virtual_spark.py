@@ -299,12 +299,14 @@ class _Driver:
 
     def _on_pod(self, event: WatchedEvent[Pod]) -> None:
         if isinstance(event, Deleted):
-            if event.object is not None:
-                executor = int(event.object.metadata.labels[SPARK_EXEC_ID_LABEL])
-                self._allocation.pod_gone(executor, self._pace.now())
+            self._allocation.pod_gone(_executor_id(event.name), self._pace.now())
         elif isinstance(event, Added | Modified):
             pod = event.object
-            executor = int(pod.metadata.labels[SPARK_EXEC_ID_LABEL])
             deleting = pod.metadata.deletion_timestamp is not None
+            executor = _executor_id(pod.metadata.name)
             self._allocation.pod_seen(executor, pod.status.phase, deleting, self._pace.now())
         self._news.set()
+
+
+def _executor_id(pod_name: str) -> int:
+    return int(pod_name.rpartition("-")[2])
