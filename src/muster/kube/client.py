@@ -18,7 +18,7 @@ from muster.kube.clock import Clock, SystemClock
 from muster.kube.config import ClusterAccess
 from muster.kube.credentials import AccessError
 from muster.kube.errors import UNREACHABLE, ApiError, error_from_answer
-from muster.kube.kinds import PODS, Resource
+from muster.kube.kinds import PODS, SERVICE_ACCOUNTS, Resource
 from muster.kube.objects import ListMeta, RawList
 from muster.kube.retry import RetryPolicy
 
@@ -260,6 +260,19 @@ class Client:
         body = msgspec.json.encode(binding)
         await self._call("create", PODS, "POST", path, body=body, repeatable=True, subresource="binding")
 
+    async def service_account_token(
+        self, name: str, namespace: str, *, audiences: tuple[str, ...] = (), seconds: int = 3600
+    ) -> str:
+        """A new token of a service account (``serviceaccounts/token``, KEP-1205)."""
+        spec = {"audiences": audiences, "expirationSeconds": seconds}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        path = SERVICE_ACCOUNTS.path(namespace, name, "token")
+        body = msgspec.json.encode(request)
+        answer = await self._call(
+            "create", SERVICE_ACCOUNTS, "POST", path, body=body, repeatable=True, subresource="token"
+        )
+        return _decode(answer, _TokenRequest, path).status.token
+
     @asynccontextmanager
     async def watch(
         self, resource: Resource[Any], namespace: str, query: Query, *, inactivity: float
@@ -391,6 +404,13 @@ def _query(query: Query) -> dict[str, str]:
         for key, value in query.items()
         if value not in ("", None)
     }
+
+
+class _TokenRequest(msgspec.Struct):
+    class Status(msgspec.Struct):
+        token: str
+
+    status: Status
 
 
 class _Named(msgspec.Struct):

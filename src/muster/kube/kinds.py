@@ -50,6 +50,7 @@ NODES = Resource("", "v1", "nodes", "Node", Node, namespaced=False)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", ConfigMap)
 SECRETS = Resource("", "v1", "secrets", "Secret", Secret)
 EVENTS = Resource("", "v1", "events", "Event", Event)
+SERVICE_ACCOUNTS = Resource[dict[str, Any]]("", "v1", "serviceaccounts", "ServiceAccount", dict)
 NAMESPACES = Resource[dict[str, Any]]("", "v1", "namespaces", "Namespace", dict, namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", Lease)
 CUSTOM_RESOURCE_DEFINITIONS = Resource[dict[str, Any]](
