@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from muster.kube.client import Call, Client
 from muster.kube.config import ClusterAccess
 from muster.kube.credentials import FixedHeader
+from muster.kube.errors import ApiError
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -160,3 +162,68 @@ async def client(api: ScriptedApi, clock: QuickClock, calls: list[Call]) -> Asyn
     access = ClusterAccess(api.url, "the scripted server", credentials=FixedHeader.bearer("s3cr3t"))
     async with Client(access, clock=clock, random=lambda: 0.0, observe=calls.append) as opened:
         yield opened
+
+
+class MemoryApi:
+    """Stands in for ``Client`` where a test is about what is stored: names, resourceVersions and their conflicts.
+
+    ``before`` and ``after`` run around each access, so that a test can delay, lose or interleave them.
+    """
+
+    def __init__(self, clock: Any, before: Any = None, after: Any = None) -> None:
+        self.clock = clock
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.writes: list[str] = []
+        self._version = 0
+        self._before = before
+        self._after = after
+
+    async def get(self, resource: Any, name: str, namespace: str = "") -> Any:
+        path = resource.path(namespace, name)
+        await self._around(self._before)
+        found = self.stored.get(path)
+        await self._around(self._after)
+        if found is None:
+            raise ApiError(f"GET {path}", 404, "NotFound", "not found")
+        return msgspec.convert(found, resource.object)
+
+    async def create(self, resource: Any, body: Any, namespace: str = "") -> Any:
+        new = msgspec.to_builtins(body)
+        path = resource.path(namespace, new["metadata"]["name"])
+        await self._around(self._before)
+        if path in self.stored:
+            raise ApiError(f"POST {path}", 409, "AlreadyExists", "already exists")
+        return await self._store("create", path, new, resource)
+
+    async def replace(self, resource: Any, name: str, body: Any, namespace: str = "") -> Any:
+        new = msgspec.to_builtins(body)
+        path = resource.path(namespace, name)
+        await self._around(self._before)
+        if path not in self.stored:
+            raise ApiError(f"PUT {path}", 404, "NotFound", "not found")
+        if new["metadata"].get("resourceVersion") != self.stored[path]["metadata"]["resourceVersion"]:
+            raise ApiError(f"PUT {path}", 409, "Conflict", "the object has been modified")
+        return await self._store("update", path, new, resource)
+
+    async def _store(self, verb: str, path: str, new: dict[str, Any], resource: Any) -> Any:
+        self._version += 1
+        new["metadata"] = {**new["metadata"], "resourceVersion": str(self._version)}
+        self.stored[path] = new
+        self.writes.append(verb)
+        await self._around(self._after)
+        return msgspec.convert(new, resource.object)
+
+    @staticmethod
+    async def _around(hook: Any) -> None:
+        if hook is not None:
+            await hook()
+
+
+@pytest.fixture
+def memory_api(clock: QuickClock) -> MemoryApi:
+    return MemoryApi(clock)
+
+
+@pytest.fixture(scope="session")
+def memory_api_type() -> type[MemoryApi]:
+    return MemoryApi
