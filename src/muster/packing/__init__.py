@@ -4,3 +4,8 @@ In: free and schedulable amounts per node, the driver's and the executor's reque
 Out: the driver's node and a count of executors per node, or nothing.
 Never: state, queues, Kubernetes objects, or a loop over executors.
 """
+
+from muster.packing.model import NO_DRIVER, Gang, Pack, Packing, UnknownPackerError
+from muster.packing.registry import PACKERS, Packer, find_packer
+
+__all__ = ["NO_DRIVER", "PACKERS", "Gang", "Pack", "Packer", "Packing", "UnknownPackerError", "find_packer"]
