@@ -72,7 +72,9 @@ class Controller:
         self._clock = clock
         self._scheduler_names = frozenset(config.scheduling.scheduler_names)
         self._sized: set[ApplicationKey] = set()
-        """Applications whose sizes are known (or known to be bad): not to be looked for again."""
+        """Applications whose sizes are known, known to be bad, or being looked for."""
+        self._drivers: dict[tuple[str, str], k.Pod] = {}
+        """Drivers listed before the first state was complete."""
         self._observed: dict[ApplicationKey, GangStatus] = {}
         self.synced = asyncio.Event()
 
@@ -102,8 +104,9 @@ class Controller:
             return Placement(Mode.HOLD, reason="the state of the cluster is still being read")
         return self.scheduler.place_executor(pod, self._clock())
 
-    def pending_writes(self) -> int:
-        return len(self._outbox)
+    def explain(self, key: ApplicationKey) -> Explanation | None:
+        """Why an application is where it is; ``None`` when it is not known."""
+        return self.scheduler.explain(key, self._clock())
 
     async def drain(self, timeout: float) -> bool:
         """Let writes under way finish; False when ``timeout`` seconds were not enough."""
@@ -131,9 +134,12 @@ class Controller:
             match event:
                 case lw.Added(pod) | lw.Modified(pod):
                     self._pod_seen(pod)
-                case lw.Deleted(namespace=namespace, name=name, uid=uid):
+                case lw.Deleted(namespace=namespace, name=name, uid=uid, object=last):
                     self._gated.forget(namespace, name, uid)
+                    self._drivers.pop((namespace, name), None)
                     self._handle(PodGone(self._clock(), PodRef(namespace, name, uid)))
+                    if last is not None and facts.role_of(last) is Role.DRIVER:
+                        self._forget(facts.application_key(last))
                 case lw.Synced():
                     listed.set()
 
@@ -146,15 +152,20 @@ class Controller:
         if seen.role is not Role.DRIVER:
             return
         if seen.finished:
-            self._discovery.cancel(seen.application)
-        elif seen.application not in self._sized and self.synced.is_set():
-            self._discover(pod, seen.application)
+            self._forget(seen.application)
         elif not self.synced.is_set():
-            self._discovery.later(seen.application, pod)
+            self._drivers[(seen.namespace, seen.name)] = pod
+        elif seen.application not in self._sized:
+            self._discover(pod, seen.application)
 
     def _discover(self, driver: k.Pod, key: ApplicationKey) -> None:
         self._sized.add(key)
         self._discovery.start(driver, key, self._found)
+
+    def _forget(self, key: ApplicationKey) -> None:
+        """The driver has ended: nothing is to be found out about it any more."""
+        self._sized.discard(key)
+        self._discovery.cancel(key)
 
     def _found(self, finding: Finding) -> None:
         now = self._clock()
@@ -165,34 +176,42 @@ class Controller:
             self._handle(ApplicationFound(now, finding))
 
     def _restore(self, restored: list[Gang]) -> None:
-        """Tell the scheduler what earlier leaders had reserved; drivers that are still unknown are looked up again."""
+        """Tell the scheduler what earlier leaders had reserved, for drivers that are still there.
+
+        A gang that says too little (``Invalid``, or written by another version) is left out: its driver is looked
+        up again.
+        """
+        drivers = {facts.application_key(driver): driver for driver in self._drivers.values()}
         for gang in restored:
             key = gangs.key_of(gang)
-            if gang.status is not None and gang.status.phase in (Phase.FINISHED, Phase.INVALID):
-                if gang.status.phase is Phase.FINISHED:
-                    self._sized.add(key)
+            driver = drivers.get(key)
+            if gang.status.phase in (Phase.FINISHED, Phase.INVALID) or (
+                driver is None and gang.spec.driver is not None
+            ):
                 continue
             try:
-                application = gangs.application_from(gang)
-            except ValueError as error:
-                _log.error("gang ignored, its driver is read anew", gang=key, error=str(error))
+                application = gangs.application_from(gang, created=facts.created_at(driver) if driver else None)
+            except gangs.BadGang as error:
+                _log.warning("gang not restored, its driver is looked up again", application=key, reason=str(error))
                 continue
             self._writer.known(key)
             self._sized.add(key)
             reservation = gangs.reservation_from(gang)
             self._outbox.restored(application, reservation.revision if reservation else -1)
-            if reservation is not None:
-                self._handle(ReservationRestored(self._clock(), application, reservation))
-            else:
+            if reservation is None:
                 self._handle(ApplicationFound(self._clock(), application))
+            else:
+                self._handle(ReservationRestored(self._clock(), application, reservation))
 
     def _settle(self) -> None:
-        """The first state is complete: freeze it for the garbage collector, look up drivers nobody knows."""
+        """The first state is complete: keep the garbage collector off it, look up the drivers nobody knows."""
         self.synced.set()
         self._metrics.synced.set(1)
         gc.collect()
         gc.freeze()
-        for key, driver in self._discovery.take_later():
+        drivers, self._drivers = self._drivers, {}
+        for driver in drivers.values():
+            key = facts.application_key(driver)
             if key not in self._sized:
                 self._discover(driver, key)
 

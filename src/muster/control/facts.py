@@ -45,6 +45,12 @@ def application_key(pod: k.Pod, namespace: str = "") -> str:
     return f"{pod.metadata.namespace or namespace}/{selector}" if selector else ""
 
 
+def created_at(pod: k.Pod) -> float:
+    """Seconds since the epoch; 0 at admission, when the pod has no timestamp yet."""
+    stamp = pod.metadata.creation_timestamp
+    return parse_time(stamp) if stamp else 0.0
+
+
 def is_gated(pod: k.Pod) -> bool:
     return any(gate.name == names.GANG_GATE for gate in pod.spec.scheduling_gates)
 
@@ -74,7 +80,7 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         uid=meta.uid,
         requests=_requests_or_nothing(pod),
         node=spec.node_name,
-        created=_created(meta),
+        created=created_at(pod),
         role=role,
         application=key,
         profile=_profile(pod) if spark else 0,
@@ -191,10 +197,6 @@ def _term(term: k.NodeSelectorTerm) -> Term:
         tuple(Requirement(r.key, r.operator, tuple(r.values)) for r in term.match_expressions),
         tuple(Requirement(r.key, r.operator, tuple(r.values)) for r in term.match_fields),
     )
-
-
-def _created(meta: k.ObjectMeta) -> float:
-    return parse_time(meta.creation_timestamp) if meta.creation_timestamp else 0.0
 
 
 def _profile(pod: k.Pod) -> int:

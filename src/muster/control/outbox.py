@@ -124,11 +124,10 @@ class Outbox:
         """Lanes with a write under way or waiting to be tried again."""
         return sum(1 for lane in self._lanes.values() if lane.task is not None)
 
-    def restored(self, application: Application, revision: int, status: GangStatus | None) -> None:
-        """Say what a ``Gang`` read at start already holds, so that it is not written again."""
+    def restored(self, application: Application, revision: int) -> None:
+        """Say which revision a ``Gang`` read at start already holds (-1: none), so that it is not written again."""
         lane = self._lane(application.key)
         lane.application, lane.created, lane.durable_revision = application, True, revision
-        lane.status_written = status
 
     def found(self, application: Application) -> None:
         """Remember the application a later status is for."""

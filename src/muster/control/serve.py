@@ -11,6 +11,7 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -102,7 +103,7 @@ class Service:
                 "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
             )
             self.metrics.watch_gc()
-            tasks = [
+            tasks: list[asyncio.Task[Any]] = [
                 asyncio.create_task(self.election.run(), name="lease"),
                 asyncio.create_task(self._lead(), name="lead"),
                 asyncio.create_task(self._keep_webhook(certificates, webhook_port), name="webhook"),
@@ -116,7 +117,7 @@ class Service:
                 await self._end([*tasks, stop])
                 self.metrics.unwatch_gc()
 
-    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Writes under way get their time, then the lease goes to the next one."""
         controller = self.controller
         if controller is not None and not await controller.drain(STOP_TIMEOUT):

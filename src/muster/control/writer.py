@@ -113,15 +113,23 @@ class ApiWriter:
                 except ApiError as error:
                     if not error.already_exists:
                         raise
-                    await self._client.patch(GANGS, name, {"spec": spec}, namespace)
+                    await self._replace_spec(namespace, name, spec)
                 self._gangs.add(key)
             else:
-                await self._client.patch(GANGS, name, {"spec": spec}, namespace)
+                await self._replace_spec(namespace, name, spec)
         except ApiError as error:
             if error.not_found and key in self._gangs:
                 self._gangs.discard(key)  # somebody deleted it: the next attempt creates it
                 raise Retry(str(error)) from error
             raise _meaning(error) from error
+
+    async def _replace_spec(self, namespace: str, name: str, spec: dict[str, Any]) -> None:
+        """The whole spec at once: merging would keep what an earlier one said and this one does not."""
+        patch = [
+            {"op": "test", "path": "/spec/applicationId", "value": spec["applicationId"]},
+            {"op": "add", "path": "/spec", "value": spec},
+        ]
+        await self._client.patch(GANGS, name, patch, namespace, patch_type=PatchType.JSON)
 
 
 def release_patch(pod: Pod, node: str, extra: bool) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""Finding out how large an application is: annotations, else the driver's ConfigMap, which appears after the pod."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from muster.cluster.constraints import PodConstraints
+from muster.control.facts import config_map_of, constraints_of, pod_from, pod_ref, pool_of
+from muster.kube import kinds
+from muster.kube import objects as k
+from muster.kube.client import Client
+from muster.kube.errors import ApiError
+from muster.scheduling.events import ApplicationInvalid
+from muster.scheduling.model import Application, ApplicationKey, PodShape
+from muster.spark import names
+from muster.spark.annotations import annotation_sizes, application_sizes, archived_sizes, require_agreement
+from muster.spark.errors import SparkConfigurationError
+from muster.spark.properties import read_properties
+
+_log = structlog.get_logger("muster.discovery")
+
+Finding = Application | ApplicationInvalid
+
+FIRST_LOOK = 0.2
+"""Seconds: Spark creates the ConfigMap right after the pod, in about a second."""
+LONGEST_LOOK = 5.0
+AT_ONCE = 64
+"""ConfigMaps asked for at a time; after a restart there may be thousands."""
+
+_SELECTOR = re.compile(r"spark\.kubernetes\.(?:(driver|executor)\.)?node\.selector\.(.+)")
+
+
+class Discovery:
+    """One task per driver whose sizes are looked for."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Callable[[], float],
+        *,
+        timeout: float,
+        pool_label: str,
+        scheduler_names: frozenset[str],
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._timeout = timeout
+        self._pool_label = pool_label
+        self._scheduler_names = scheduler_names
+        self._tasks: dict[ApplicationKey, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    def start(self, driver: k.Pod, key: ApplicationKey, found: Callable[[Finding], None]) -> None:
+        """Look for the sizes of ``driver``'s application; ``found`` is called once, unless cancelled before."""
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._find(driver, key, found), name=f"sizes of {key}")
+
+    def cancel(self, key: ApplicationKey) -> None:
+        """The driver is gone."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _find(self, driver: k.Pod, key: ApplicationKey, found: Callable[[Finding], None]) -> None:
+        try:
+            text = await self._configuration(driver)
+            finding: Finding = application_of(driver, text, self._pool_label, self._scheduler_names)
+        except SparkConfigurationError as error:
+            finding = ApplicationInvalid(self._clock(), key, pod_ref(driver), error.reason, error.message)
+        self._tasks.pop(key, None)
+        found(finding)
+
+    async def _configuration(self, driver: k.Pod) -> str | None:
+        """The text of ``spark.properties``; ``None`` when annotations say it all and there is no ConfigMap to read."""
+        name = config_map_of(driver)
+        annotated = annotation_sizes(driver.metadata.annotations) is not None
+        if not name:
+            if annotated:
+                return None
+            raise ConfigurationMissing(
+                f"the driver mounts no volume {names.DRIVER_CONF_VOLUME} and has no annotations that give its sizes"
+            )
+        begun, wait = self._clock(), FIRST_LOOK
+        while True:
+            try:
+                async with self._turns:
+                    config_map = await self._client.get(kinds.CONFIG_MAPS, name, driver.metadata.namespace)
+                return config_map.data.get(names.PROPERTIES_KEY, "")
+            except ApiError as error:
+                if not error.not_found:
+                    _log.warning("ConfigMap not read", config_map=name, error=str(error))
+            if annotated:
+                return None
+            if self._clock() - begun >= self._timeout:
+                raise ConfigurationMissing(
+                    f"ConfigMap {name} did not appear within {self._timeout:g} s: was the submitter killed?"
+                )
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, LONGEST_LOOK)
+
+
+class ConfigurationMissing(SparkConfigurationError):
+    """There is nothing to read sizes from."""
+
+    reason = "ConfigMapMissing"
+
+
+def application_of(
+    driver: k.Pod, properties_text: str | None, pool_label: str, scheduler_names: frozenset[str]
+) -> Application:
+    """The application of a driver pod, from its annotations and the text of its ``spark.properties``. Pure.
+
+    Muster's own annotations override the configuration; the archived scheduler's must agree with it. The driver's size
+    is that of its pod, which is the truth. Raises ``SparkConfigurationError``.
+    """
+    labels, annotations = driver.metadata.labels, driver.metadata.annotations
+    properties: Mapping[str, str] = {}
+    if properties_text is None:
+        sizes = annotation_sizes(annotations)
+        if sizes is None:
+            raise ConfigurationMissing("neither annotations nor a spark.properties give the sizes")
+    else:
+        properties = read_properties(properties_text)
+        version = labels.get(names.SPARK_VERSION_LABEL, "")
+        sizes = application_sizes(properties, version, annotations)
+        archived = archived_sizes(annotations)
+        if archived is not None:
+            require_agreement("the annotations spark-…", archived, "spark.properties", sizes)
+    pod = pod_from(driver, scheduler_names=scheduler_names)
+    return Application(
+        key=pod.application,
+        name=labels.get(names.SPARK_APP_NAME_LABEL) or driver.metadata.name,
+        created=pod.created,
+        driver=PodShape(pod.requests, pod.constraints),
+        executor=PodShape(sizes.executor.requests, executor_constraints(constraints_of(driver.spec), properties)),
+        minimum=sizes.minimum,
+        maximum=sizes.maximum,
+        driver_pod=pod_ref(driver),
+        queue=annotations.get(names.QUEUE_ANNOTATION) or labels.get(names.QUEUE_ANNOTATION) or "default",
+        pool=pool_of(pod.constraints, pool_label),
+    )
+
+
+def executor_constraints(driver: PodConstraints, properties: Mapping[str, str]) -> PodConstraints:
+    """Where executors may run, as far as it can be known before the first one is seen.
+
+    Node selectors are in the configuration. Tolerations and affinity can only come from a pod template, which is
+    not readable; the driver's usually is the same one, so the driver's are taken.
+    """
+    selector: dict[str, str] = {}
+    for key, value in properties.items():
+        match = _SELECTOR.fullmatch(key)
+        if match is not None and match[1] != "driver":
+            selector[match[2]] = value
+    if not properties:
+        selector = dict(driver.node_selector)
+    return PodConstraints(tuple(sorted(selector.items())), driver.terms, driver.tolerations)
