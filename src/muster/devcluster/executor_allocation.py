@@ -241,7 +241,7 @@ class ExecutorAllocation:
         if self._ended:
             due.append(now)
         if self.started is None:
-            due.append(self._begun + self.settings.registered_wait)
+            due.append(now if self._may_start(now) else self._begun + self.settings.registered_wait)
         else:
             due.append(now + self._time_left())
         outstanding = any(executor.pod is _Pod.UNSEEN for executor in self.executors.values())

@@ -39,8 +39,6 @@ IMAGE_SPARK_HOME = "/opt/spark"
 IMAGE_WORK_DIR = "/opt/spark/work-dir"
 
 EXECUTOR_BACKEND = "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"
-SERVICE_ACCOUNT_VOLUME = "service-account"
-"""The kubelet's own name for the volume at ``SERVICE_ACCOUNT_PATH`` of a pod that mounts none there."""
 PROPERTIES_SUFFIXES = (".properties", ".conf")
 """Mounted files in which Spark reads paths."""
 DECOMMISSION_SCRIPT = "/opt/decom.sh"
@@ -95,7 +93,6 @@ def path_map(pod: Object, container: Object, folder: PodFolder, machine: Machine
     paths = {
         IMAGE_SPARK_HOME: str(machine.spark_home),
         IMAGE_WORK_DIR: str(folder.work),
-        SERVICE_ACCOUNT_PATH: str(folder.volume(SERVICE_ACCOUNT_VOLUME)),
     }
     for mount in container.get("volumeMounts") or ():
         host_path = (volumes[mount["name"]].get("hostPath") or {}).get("path")
@@ -139,7 +136,8 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
 
 def plan(pod: Object, container: Object, folder: PodFolder, machine: Machine, sources: Sources) -> ProcessPlan:
     """The process of a container. ``pod["status"]["podIP"]`` must be set."""
-    rewrite = rewriter(path_map(pod, container, folder, machine))
+    paths = path_map(pod, container, folder, machine)
+    rewrite = rewriter(paths)
     declared = {name: rewrite(value) for name, value in environment_of(container, pod, sources).items()}
     address = pod["status"]["podIP"]
     arguments = tuple(rewrite(expand(argument, declared)) for argument in container.get("args") or ())
@@ -158,7 +156,7 @@ def plan(pod: Object, container: Object, folder: PodFolder, machine: Machine, so
     if _needs_hosts_file(pod, declared):
         options.append(f"-Djdk.net.hosts.file={folder.hosts}")
     if role == SPARK_ROLE_DRIVER:
-        options += _driver_options(folder, machine)
+        options += _driver_options(paths.get(SERVICE_ACCOUNT_PATH), machine.api_server)
     environment["JAVA_TOOL_OPTIONS"] = " ".join(filter(None, (declared.get("JAVA_TOOL_OPTIONS", ""), *options)))
     if role == SPARK_ROLE_DRIVER:
         command = driver_command(environment, arguments[1:])
@@ -267,14 +265,12 @@ def _needs_hosts_file(pod: Object, environment: Mapping[str, str]) -> bool:
     return bool(version) and minor(version) < (4, 1)
 
 
-def _driver_options(folder: PodFolder, machine: Machine) -> list[str]:
+def _driver_options(account: str | None, api_server: str) -> list[str]:
     """What the image's fixed paths and cluster DNS would give a driver, as system properties."""
-    account = folder.volume(SERVICE_ACCOUNT_VOLUME)
-    mounted = "-Dspark.kubernetes.authenticate.driver.mounted"
-    options = [
-        f"-Dspark.kubernetes.driver.master={machine.api_server}",
-        f"{mounted}.oauthTokenFile={account}/token",
-    ]
-    if machine.api_server.startswith("https:"):
-        options.append(f"{mounted}.caCertFile={account}/ca.crt")
+    options = [f"-Dspark.kubernetes.driver.master={api_server}"]
+    if account is not None:
+        mounted = "-Dspark.kubernetes.authenticate.driver.mounted"
+        options.append(f"{mounted}.oauthTokenFile={account}/token")
+        if api_server.startswith("https:"):
+            options.append(f"{mounted}.caCertFile={account}/ca.crt")
     return options

@@ -77,9 +77,8 @@ class Identity(msgspec.Struct, frozen=True):
 
 def dns_name(name: str) -> str:
     """The application's name as Spark puts it into object names (``KubernetesConf.getResourceNamePrefix``)."""
-    cleaned = re.sub(r"[^a-z0-9\-]", "-", name.strip().lower())
-    cleaned = re.sub(r"-+", "-", cleaned).strip("-") or "spark"
-    return re.sub(r"^([0-9])", r"x\1", cleaned)
+    cleaned = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", name.strip().lower()))
+    return re.sub(r"^[0-9]", "x", cleaned.removeprefix("-")).removesuffix("-")
 
 
 def label_value(name: str) -> str:
@@ -189,9 +188,9 @@ def driver_service(application: VirtualApplication, identity: Identity, owner: O
             "ipFamilies": ["IPv4"],
             "ipFamilyPolicy": "SingleStack",
             "ports": ports,
-            "publishNotReadyAddresses": False,
             "selector": driver_labels(application, identity),
-        },
+        }
+        | ({"publishNotReadyAddresses": False} if minor(application.spark_version) >= (4, 1) else {}),
     }
 
 
