@@ -25,11 +25,13 @@ def pack_in_best_zone(gang: Gang, place: Place, *, charge_executors: bool) -> Pa
     """Place the gang inside one zone: of those where it fits, the one whose nodes are used best afterwards.
 
     ``charge_executors`` says whether efficiencies count the executors (the original forgets them under minimal
-    fragmentation). The first zone wins ties, and a zone of efficiency 0 never wins.
+    fragmentation). The first zone wins ties, and a zone of efficiency 0 never wins. Without a driver, which the
+    original does not know, executors always count, and any zone may win.
     """
+    charge_executors = charge_executors or gang.driver is None
     visited = gang.driver_order if gang.driver is not None else gang.executor_order
     driver_zones, executor_zones = gang.zones.take(gang.driver_order), gang.zones.take(gang.executor_order)
-    best, best_efficiency = None, 0.0
+    best, best_efficiency = None, 0.0 if gang.driver is not None else -1.0
     for zone in _by_first_appearance(gang.zones.take(visited)):
         executor_rows = gang.executor_order[executor_zones == zone]
         if not len(executor_rows):
