@@ -146,7 +146,7 @@ class ListWatch(Generic[T]):
 
     async def _list_all(self) -> AsyncGenerator[WatchedEvent[T]]:
         """Tell everything that exists and what is gone since the last time, page by page."""
-        seen: set[tuple[str, str]] = set()
+        unseen = set(self._known)
         token = ""
         while True:
             try:
@@ -163,16 +163,17 @@ class ListWatch(Generic[T]):
                     raise
                 self._notice(error)
                 token = ""  # the pages would be of two different moments: start again, what was told stays told
-                seen.clear()
+                unseen = set(self._known)
                 continue
             for position, raw in enumerate(page.items):
                 try:
                     item = self._decode(raw)
                 except msgspec.MsgspecError as error:
                     self._notice(error)
-                    seen.add(_key(_lenient(raw, PartialObject()).metadata))  # it cannot be read, but it is not gone
+                    # it cannot be read, but it is not gone
+                    unseen.discard(_key(_lenient(raw, PartialObject()).metadata))
                 else:
-                    seen.add(_key(_metadata(item)))
+                    unseen.discard(_key(_metadata(item)))
                     for event in self._upsert(item):
                         yield event
                 if position % SLICE == SLICE - 1:
@@ -180,7 +181,7 @@ class ListWatch(Generic[T]):
             token = page.metadata.continue_
             if not token:
                 break
-        async for event in self._finish(seen, page.metadata.resource_version):
+        async for event in self._finish(unseen, page.metadata.resource_version):
             yield event
 
     async def _stream_all(self) -> AsyncGenerator[WatchedEvent[T]]:
@@ -191,25 +192,29 @@ class ListWatch(Generic[T]):
             "allowWatchBookmarks": True,
             **self._selectors,
         }
-        seen: set[tuple[str, str]] = set()
+        unseen = set(self._known)
         async with (
             self._client.watch(self._resource, self._namespace, query, inactivity=self._inactivity) as stream,
             aclosing(_lines(stream)) as lines,
         ):
+            position = 0
             async for line in lines:
                 kind, item, metadata = self._parse(line)
                 if kind == "BOOKMARK" and metadata.annotations.get(_INITIAL_EVENTS_END) == "true":
-                    async for event in self._finish(seen, metadata.resource_version):
+                    async for event in self._finish(unseen, metadata.resource_version):
                         yield event
                     return
+                unseen.discard(_key(metadata))
                 if item is not None:
-                    seen.add(_key(metadata))
                     for event in self._upsert(item):
                         yield event
+                position += 1
+                if position % SLICE == 0:
+                    await asyncio.sleep(0)
         raise _Cut("the stream of the first state ended before its end was marked")
 
-    async def _finish(self, seen: set[tuple[str, str]], version: str) -> AsyncGenerator[WatchedEvent[T]]:
-        for position, key in enumerate([key for key in self._known if key not in seen]):
+    async def _finish(self, gone: set[tuple[str, str]], version: str) -> AsyncGenerator[WatchedEvent[T]]:
+        for position, key in enumerate(sorted(gone)):
             uid, _ = self._known.pop(key)
             yield Deleted(*key, uid)
             if position % SLICE == SLICE - 1:
