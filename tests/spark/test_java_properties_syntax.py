@@ -22,7 +22,7 @@ characters = st.characters(exclude_categories=("Cs",))
 @pytest.mark.parametrize("answer", RECORDED, ids=[str(number) for number in range(len(RECORDED))])
 def test_texts_are_read_as_java_reads_them(answer: dict[str, Any]) -> None:
     if answer["java"] is None:
-        with pytest.raises(PropertiesError, match="line [0-9]+"):
+        with pytest.raises(PropertiesError, match=r"line [0-9]+"):
             java_properties.parse(answer["text"])
     else:
         assert java_properties.parse(answer["text"]) == answer["java"]

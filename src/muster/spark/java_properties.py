@@ -37,10 +37,12 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     comment when the first thing of a *logical* line is ``#`` or ``!``; comments are not continued.
     """
     line, first, continued = "", 0, False
-    for number, natural in enumerate(_LINE_END.split(text), start=1):
+    naturals = _LINE_END.split(text)
+    for number, natural in enumerate(naturals, start=1):
         rest = natural.lstrip(_BLANK)
         if not line and (not rest or rest[0] in "#!"):
-            continued = False
+            # A lone backslash and the end of the text make an empty line, unless CR LF is between them (as in the JDK).
+            continued = continued and not natural and number == len(naturals) and not text.endswith("\r\n")
             continue
         if not continued:
             first = number

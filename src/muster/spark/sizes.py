@@ -81,8 +81,7 @@ def driver_size(properties: Mapping[str, str], spark_version: str) -> PodSize:
     cores = _cores(properties, "spark.driver.cores")
     return _pod(
         memory,
-        request=_quantity(properties, "spark.kubernetes.driver.request.cores", cores),
-        limit=_quantity(properties, "spark.kubernetes.driver.limit.cores", None),
+        cpu=_cpu(properties, "driver", cores),
         extended=_extended_resources(properties, "driver"),
         source="spark.driver.memory",
     )
@@ -99,8 +98,7 @@ def executor_size(properties: Mapping[str, str], spark_version: str) -> PodSize:
     cores = _cores(properties, "spark.executor.cores")
     return _pod(
         _executor_memory(properties, spark_version),
-        request=_quantity(properties, "spark.kubernetes.executor.request.cores", cores),
-        limit=_quantity(properties, "spark.kubernetes.executor.limit.cores", None),
+        cpu=_cpu(properties, "executor", cores),
         extended=_extended_resources(properties, "executor"),
         source="spark.executor.memory",
     )
@@ -125,7 +123,7 @@ def profile_size(properties: Mapping[str, str], spark_version: str, requests: Ex
     )
     cores = _given(requests.cores, _cores(properties, "spark.executor.cores"))
     extended = Resources.of(**dict(requests.resources))
-    return _pod(memory, cores * 1000, None, extended, source="the resource profile's memory")
+    return _pod(memory, (cores * 1000, None), extended, source="the resource profile's memory")
 
 
 def _executor_memory(properties: Mapping[str, str], spark_version: str) -> Memory:
@@ -195,11 +193,17 @@ def _cores(properties: Mapping[str, str], key: str) -> int:
     return cores
 
 
-def _quantity(properties: Mapping[str, str], key: str, cores: int | None) -> int | None:
-    """Millicores of ``key`` when set, else of ``cores``."""
-    if (text := properties.get(key)) is not None:
-        return quantity(key, text)
-    return None if cores is None else cores * 1000
+def _cpu(properties: Mapping[str, str], role: str, cores: int) -> tuple[int, int | None]:
+    """Millicores requested, and their limit if there is one; a limit below the request is refused by Kubernetes."""
+    request_key, limit_key = f"spark.kubernetes.{role}.request.cores", f"spark.kubernetes.{role}.limit.cores"
+    request = quantity(request_key, properties[request_key]) if request_key in properties else cores * 1000
+    if limit_key not in properties:
+        return request, None
+    limit = quantity(limit_key, properties[limit_key])
+    if limit < request:
+        requested_by = request_key if request_key in properties else f"spark.{role}.cores"
+        raise InvalidSizeError(limit_key, f"{limit_key} is less than {requested_by}")
+    return request, limit
 
 
 def _extended_resources(properties: Mapping[str, str], role: str) -> Resources:
@@ -221,19 +225,16 @@ def _extended_resources(properties: Mapping[str, str], role: str) -> Resources:
     return Resources.of(**amounts)
 
 
-def _pod(
-    memory: Memory,
-    request: int | None,
-    limit: int | None,
-    extended: Resources,
-    source: str,
-) -> PodSize:
+def _pod(memory: Memory, cpu: tuple[int, int | None], extended: Resources, source: str) -> PodSize:
     if memory.total_mib > MAX_MIB:
         raise InvalidSizeError(source, f"{source} with all overheads is larger than any machine's memory")
+    request, limit = cpu
     both = Resources.of(**{MEMORY: memory.total_mib * MIB}) + extended
-    requests = both + Resources.of(**{CPU: request or 0})
-    limits = both if limit is None else both + Resources.of(**{CPU: limit})
-    return PodSize(requests, limits, memory)
+    return PodSize(
+        requests=both + Resources.of(**{CPU: request}),
+        limits=both if limit is None else both + Resources.of(**{CPU: limit}),
+        memory=memory,
+    )
 
 
 def _given(value: _T | None, default: _T) -> _T:
