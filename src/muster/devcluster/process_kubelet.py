@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from muster.devcluster import session
 from muster.devcluster.node_pool import NodePool, node_objects
+from muster.devcluster.node_registration import LEASE_SECONDS, register_node, renew_lease
 from muster.devcluster.pod_status import ContainerEnd, ended, running, waiting
 from muster.devcluster.session import Session
 from muster.devcluster.spark_process import (
@@ -34,7 +35,7 @@ from muster.devcluster.spark_process import (
 from muster.devcluster.volumes import Sources, UnsupportedVolumeError, contents, files_of, needed_objects, needed_tokens
 from muster.kube.client import Client, PatchType
 from muster.kube.errors import ApiError
-from muster.kube.kinds import CONFIG_MAPS, NODES, PODS, SECRETS
+from muster.kube.kinds import CONFIG_MAPS, PODS, SECRETS
 from muster.kube.list_watch import Deleted, ListWatch, Synced, WatchedEvent
 from muster.kube.objects import Pod, Present
 from muster.kube.timestamps import format_time
@@ -96,6 +97,7 @@ class ProcessKubelet:
         self._root.mkdir(parents=True, exist_ok=True)
         await self._register()
         self._spawn(self._watch())
+        self._spawn(self._renew_lease())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -110,14 +112,12 @@ class ProcessKubelet:
 
     async def _register(self) -> None:
         (node,) = node_objects(self._pool, self._now(), self._node_number)
-        nodes = NODES.decoding_to(Present)
-        try:
-            await self._client.create(nodes, node)
-        except ApiError as error:
-            if not error.already_exists:
-                raise
-        status = {"status": node["status"]}
-        await self._client.patch(nodes, self.node_name, status, patch_type=PatchType.STRATEGIC, subresource="status")
+        await register_node(self._client, node)
+
+    async def _renew_lease(self) -> None:
+        while True:
+            await self._client.clock.sleep(LEASE_SECONDS / 4)
+            await self._attempt(renew_lease(self._client, self.node_name))
 
     async def _watch(self) -> None:
         selector = f"spec.nodeName={self.node_name}"
@@ -159,7 +159,6 @@ class ProcessKubelet:
             await self._attempt(
                 self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid, grace_period_seconds=0)
             )
-        run.ended.set()
 
     async def _live(self, run: _PodRun, pod: Object, folder: PodFolder) -> None:
         containers = [(container["name"], container.get("image", "")) for container in pod["spec"]["containers"]]
@@ -355,7 +354,6 @@ class _PodRun:
         self.terminate = asyncio.Event()
         self.force = asyncio.Event()
         """The object is gone: stop at once, report nothing."""
-        self.ended = asyncio.Event()
 
 
 def java_command() -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from muster.cluster.resources import Resources
 from muster.devcluster.node_pool import NodePool, node_objects, pod_network
+from muster.devcluster.node_registration import LEASE_SECONDS, register_node, renew_lease
 from muster.devcluster.pace import Pace
 from muster.devcluster.pod_status import (
     SIGKILL_EXIT_CODE,
@@ -29,14 +30,11 @@ from muster.devcluster.pod_status import (
 from muster.devcluster.virtual_application import EXIT_CODE, RUN_SECONDS
 from muster.kube.client import Client, PatchType
 from muster.kube.errors import ApiError
-from muster.kube.kinds import LEASES, NODES, PODS
+from muster.kube.kinds import PODS
 from muster.kube.list_watch import Deleted, ListWatch, Synced, WatchedEvent
 from muster.kube.objects import Pod, Present
-from muster.kube.timestamps import format_micro_time, format_time
+from muster.kube.timestamps import format_time
 
-NODE_LEASE_NAMESPACE = "kube-node-lease"
-LEASE_SECONDS = 240
-"""Six times the kubelet's default, to keep an idle cluster idle; renewed four times as often."""
 DEFAULT_GRACE_SECONDS = 30
 
 _POD_STATUS = PODS.decoding_to(Present)
@@ -137,53 +135,17 @@ class VirtualKubelets:
         self.nodes = {obj["metadata"]["name"]: self.nodes[obj["metadata"]["name"]] for obj in objects}
 
     async def _register_node(self, obj: dict[str, Any], number: int) -> None:
-        name = obj["metadata"]["name"]
         async with self._calls:
-            try:
-                await self._client.create(NODES.decoding_to(Present), obj)
-            except ApiError as error:
-                if not error.already_exists:
-                    raise
-            # A created node has no status of its own making: the kubelet writes it next.
-            await self._client.patch(
-                NODES.decoding_to(Present),
-                name,
-                {"status": obj["status"]},
-                patch_type=PatchType.STRATEGIC,
-                subresource="status",
-            )
-            await self._lease(name, first=True)
-        self.nodes[name] = VirtualNode(
-            name,
-            Resources.parse(obj["status"]["allocatable"]),
-            number,
-            obj["status"]["addresses"][0]["address"],
-        )
-
-    async def _lease(self, node: str, first: bool = False) -> None:
-        """The node's heartbeat (KEP-589)."""
-        renewed = format_micro_time(self._client.clock.time())
-        spec = {"holderIdentity": node, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": renewed}
-        lease = LEASES.decoding_to(Present)
-        if first:
-            body = {"metadata": {"name": node, "namespace": NODE_LEASE_NAMESPACE}, "spec": spec}
-            body |= {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
-            try:
-                await self._client.create(lease, body, NODE_LEASE_NAMESPACE)
-                return
-            except ApiError as error:
-                if not error.already_exists:
-                    raise
-        await self._client.patch(lease, node, {"spec": spec}, NODE_LEASE_NAMESPACE)
+            await register_node(self._client, obj)
+        status, name = obj["status"], obj["metadata"]["name"]
+        allocatable = Resources.parse(status["allocatable"])
+        self.nodes[name] = VirtualNode(name, allocatable, number, status["addresses"][0]["address"])
 
     async def _renew_leases(self) -> None:
         while True:
             await self._client.clock.sleep(LEASE_SECONDS / 4)
             for name in list(self.nodes):
-                try:
-                    await self._lease(name)
-                except ApiError as error:
-                    self.problems.append(str(error))
+                await self._attempt(renew_lease(self._client, name))
 
     # --- pods ------------------------------------------------------------------------------------------------------
 
