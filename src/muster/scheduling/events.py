@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from muster.cluster.nodes import Node
-from muster.scheduling.model import Application, ApplicationKey, Pod, PodRef, Reservation
+from muster.scheduling.model import Application, ApplicationKey, GangStatus, Pod, PodRef, Reservation
 
 
 class NodeSeen(msgspec.Struct, frozen=True, tag=True):
@@ -58,6 +58,8 @@ class ReservationRestored(msgspec.Struct, frozen=True, tag=True):
     at: float
     application: Application
     reservation: Reservation
+    status: GangStatus | None = None
+    """What the ``Gang`` said last: its timestamps go on."""
 
 
 class Synced(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,39 @@
+"""What an operator may choose about scheduling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from muster.cluster.ordering import LabelPriority
+from muster.queueing.fifo import FifoPolicy
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True):
+    """Checked by ``Scheduler``: a packer that does not exist raises ``packing.UnknownPackerError``."""
+
+    packer: str = "tightly-pack"
+    driver_priority: LabelPriority | None = None
+    """Nodes preferred for drivers, on top of the packer's order."""
+    executor_priority: LabelPriority | None = None
+    fifo: bool = True
+    """Older waiting gangs block younger ones of their pool."""
+    enforce_after: float = 0.0
+    """Age in seconds from which on they do; 0: always."""
+    enforce_after_by_pool: Mapping[str, float] = MappingProxyType({})
+    pool_label: str = "muster.dev/pool"
+    """Node label whose value, if an executor of client mode asks for one, names its pool."""
+    placement_expiry: float = 30.0
+    """Seconds after which a placement whose pod never appeared is taken back."""
+    bind_enabled: bool = True
+    """False: no pod is born bound, all are pinned."""
+    story_length: int = 64
+    """Entries kept per application by ``Scheduler.story``."""
+    ended_kept: int = 1000
+    """Ended applications whose story and status are kept."""
+
+    @property
+    def policy(self) -> FifoPolicy:
+        return FifoPolicy(self.fifo, self.enforce_after, self.enforce_after_by_pool)

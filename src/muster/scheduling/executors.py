@@ -1,0 +1,227 @@
+"""Where one executor goes: a slot of its gang, an extra place, or behind the gate with a reason."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from muster.scheduling import gangs, occupancy
+from muster.scheduling.decisions import Place
+from muster.scheduling.model import Application, Mode, Phase, Placement, Pod, PodShape
+from muster.scheduling.plans import pick_row
+from muster.scheduling.records import GANG_PROFILE, Gang, PodRecord
+from muster.scheduling.state import State
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A node for one executor, or why there is none."""
+
+    node: str = ""
+    extra: bool = False
+    refusal: str = ""
+
+
+SYNCING = Placement(Mode.HOLD, reason="the state of the cluster is still being read")
+DRIVER_UNKNOWN = Placement(Mode.HOLD, reason="the driver of its application has not been seen yet")
+
+
+def answer(state: State, pod: Pod) -> Placement:
+    """The answer to an executor at its admission; remembered until the pod is seen or the placement expires."""
+    record = state.pods.get((pod.namespace, pod.name))
+    if record is not None:
+        if not record.seen and record.answer is not None:
+            expires_later(state, record)
+            return record.answer
+        if record.seen and record.claim and (not pod.uid or pod.uid == record.pod.uid):
+            return _placement(state, record.pod, Room(record.claim, record.pod.extra))
+    gang = find_gang(state, pod)
+    if gang is None:
+        return DRIVER_UNKNOWN
+    room = find_room(state, gang, pod)
+    if not room.node:
+        return Placement(Mode.HOLD, reason=room.refusal)
+    if record is None:
+        record = state.pods[pod.namespace, pod.name] = gang.pods[pod.namespace, pod.name] = PodRecord(pod)
+        state.empty.pop(gang.key, None)
+        gang.empty_since = None
+    record.answer = _placement(state, pod, room)
+    record.promised = room.node
+    occupancy.settle(state, record)
+    if record.seen:
+        occupancy.unhold(state, gang, record)
+    else:
+        expires_later(state, record)
+    return record.answer
+
+
+def expires_later(state: State, record: PodRecord) -> None:
+    record.expires = state.at + state.config.placement_expiry
+    state.promises.append((record.expires, record))
+
+
+def expire(state: State) -> None:
+    """Take back placements whose pods have not appeared in time."""
+    while state.promises and state.promises[0][0] <= state.at:
+        _, record = state.promises.popleft()
+        if not record.seen and not record.gone and record.expires <= state.at:
+            gang = state.gangs.get(record.pod.application)
+            if gang is not None:
+                state.tell(gang, f"{record.pod.name} never appeared on {record.promised}: its place is free again")
+            occupancy.forget(state, record)
+
+
+def find_gang(state: State, pod: Pod) -> Gang | None:
+    """The executor's application; one whose driver is no pod of ours is made up on the spot (client mode)."""
+    gang = state.gangs.get(pod.application)
+    if gang is not None and (
+        gang.application is not None or gang.driver is not None or gang.phase is not Phase.PENDING
+    ):
+        return gang
+    ended = state.ended.get(pod.application)
+    if ended is not None and not ended.client:
+        return None
+    if pod.driver_owned:
+        return None
+    gang = state.gang(pod.application)
+    gangs.sized(state, gang, client_application(pod, state.config.pool_label, state.at))
+    begin_client(state, gang)
+    return gang
+
+
+def begin_client(state: State, gang: Gang) -> None:
+    """Client mode: without a gang it runs at once, with one its executors wait until all have slots."""
+    if gang.minimum:
+        state.joining[gang.key] = gang
+    else:
+        gang.phase = Phase.RUNNING
+        gang.durable = {}
+        state.tell(gang, "client mode: executors are placed as they come")
+
+
+def client_application(pod: Pod, pool_label: str, at: float) -> Application:
+    """What is known of an application in client mode from one of its executors."""
+    count = pod.gang_count or 0
+    return Application(
+        key=pod.application,
+        name=pod.application.partition("/")[2],
+        created=pod.created or at,
+        driver=None,
+        executor=PodShape(pod.requests, pod.constraints),
+        minimum=count,
+        maximum=None,
+        pool=pool_of(pod, pool_label),
+    )
+
+
+def pool_of(pod: Pod, label: str) -> str:
+    """The node pool a pod asks for: first in its required affinity, else in its selector, else none."""
+    for term in pod.constraints.terms or ():
+        for requirement in term.expressions:
+            if requirement.key == label and requirement.operator == "In" and len(requirement.values) == 1:
+                return requirement.values[0]
+    return dict(pod.constraints.node_selector).get(label, "")
+
+
+def find_room(state: State, gang: Gang, pod: Pod) -> Room:
+    """A node for this executor now, or why there is none. Only a wrong prediction is corrected here."""
+    if gang.phase is Phase.FINISHED:
+        return Room(refusal="its application has ended")
+    if gang.application is None and gang.phase is not Phase.INVALID:
+        return Room(refusal="the sizes of its application are not known yet")
+    if gang.phase is Phase.PENDING:
+        return Room(refusal="its gang waits until all of its minimum has room")
+    if gang.holds and pod.profile == GANG_PROFILE:
+        room = _slot(state, gang, pod)
+        if room is not None:
+            return room
+    return _extra(state, gang, pod)
+
+
+def release_held(state: State, some: Iterable[Gang]) -> None:
+    """Release held executors, oldest first, as far as there is room."""
+    for gang, record in _oldest_first(some):
+        room = find_room(state, gang, record.pod)
+        if not room.node:
+            continue
+        record.promised = room.node
+        occupancy.settle(state, record)
+        occupancy.unhold(state, gang, record)
+        state.decisions.append(Place(gang.key, record.ref, room.node, room.extra))
+        state.tell(gang, f"{record.pod.name} released to {room.node}{' as an extra' if room.extra else ''}")
+
+
+def _oldest_first(some: Iterable[Gang]) -> Iterator[tuple[Gang, PodRecord]]:
+    """Held executors by creation over all gangs; after one that cannot be placed, its gang and profile are done."""
+    lines: dict[tuple[str, int], list[PodRecord]] = {}
+    by_key = {gang.key: gang for gang in some}
+    for gang in by_key.values():
+        for record in gang.held.values():
+            if record.waits:
+                lines.setdefault((gang.key, record.pod.profile), []).append(record)
+    for line in lines.values():
+        line.sort(key=PodRecord.turn, reverse=True)
+    heads = [(line[-1].turn(), name) for name, line in lines.items()]
+    heapq.heapify(heads)
+    while heads:
+        _, name = heapq.heappop(heads)
+        record = lines[name].pop()
+        yield by_key[name[0]], record
+        if record.promised and lines[name]:
+            heapq.heappush(heads, (lines[name][-1].turn(), name))
+
+
+def _slot(state: State, gang: Gang, pod: Pod) -> Room | None:
+    """An unfilled slot of its gang; ``None`` when there is none it could use."""
+    application = gang.application
+    assert application is not None
+    predicted = application.executor
+    if pod.requests == predicted.requests and pod.constraints == predicted.constraints:
+        gang.executor_seen = True
+        return Room(next(iter(gang.free))) if gang.free else None
+    if not gang.executor_seen and (gang.free or gang.owed):
+        gang.executor_seen = True
+        if pod.requests != predicted.requests or not any(
+            occupancy.usable(state, node, pod.constraints) for node in gang.free
+        ):
+            gangs.correct_size(state, gang, PodShape(pod.requests, pod.constraints), PodRecord(pod).ref)
+            return Room(next(iter(gang.free))) if gang.free else None
+    table = state.table
+    vector, kept = table.vector(pod.requests), table.vector(predicted.requests)
+    for node in gang.free:
+        row = table.index[node]
+        fits = pod.requests == predicted.requests or bool((table.free[:, row] + kept >= vector).all())
+        if fits and occupancy.usable(state, node, pod.constraints):
+            return Room(node)
+    return None
+
+
+def _extra(state: State, gang: Gang, pod: Pod) -> Room:
+    """A place outside the gang's slots; no extra if it pays an owed slot off, or stands in for one it cannot use."""
+    in_gang = gang.holds and pod.profile == GANG_PROFILE and bool(gang.unfilled or gang.owed)
+    application = gang.application
+    if application is not None and application.maximum is not None and not in_gang:
+        placed = gang.placed.get(pod.profile, 0)
+        if placed >= application.maximum:
+            return Room(refusal=f"its application has its maximum of {application.maximum} executors")
+    if not in_gang:
+        blocker = state.blockers.get(gang.pool)
+        if blocker is not None and blocker.key != gang.key:
+            return Room(refusal=f"{blocker.key} waits for its minimum, which goes before executors above a minimum")
+    row = pick_row(state, gang, PodShape(pod.requests, pod.constraints))
+    if row is None:
+        return Room(refusal="no node that it may use has room for it now")
+    return Room(state.table.names[row], extra=not in_gang)
+
+
+def _placement(state: State, pod: Pod, room: Room) -> Placement:
+    reasons = list(pod.pin_reasons)
+    if not state.config.bind_enabled:
+        reasons.append("binding at admission is switched off")
+    row = state.table.index.get(room.node)
+    if row is None or not state.table.usable[row]:
+        reasons.append(f"node {room.node} is not Ready or is cordoned")
+    if reasons:
+        return Placement(Mode.PIN, room.node, room.extra, "; ".join(reasons))
+    return Placement(Mode.BIND, room.node, room.extra)

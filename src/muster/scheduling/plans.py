@@ -1,0 +1,90 @@
+"""Where something would go now: a gang, slots that are owed, one executor more. Reads only."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from muster.cluster.nodes import Int64s
+from muster.packing.model import Gang as Question
+from muster.packing.tightly_pack import fill_in_order
+from muster.scheduling.model import PodShape
+from muster.scheduling.records import Gang
+from muster.scheduling.state import State
+
+_NOTHING = np.empty(0, dtype=np.int64)
+
+
+class Plan(msgspec.Struct, frozen=True, eq=False):
+    """``counts[i]`` executors on the distinct ``rows[i]``."""
+
+    driver: int
+    """Row of the driver; negative when there is none to place."""
+    rows: Int64s
+    counts: Int64s
+
+
+def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: int) -> Plan | None:
+    """Places for the driver and ``count`` executors together, or ``None`` when they do not all fit."""
+    table, config = state.table, state.config
+    wanted = table.vector(executor.requests)
+    if count and table.total_capacity(wanted, executor.constraints) < count:
+        return None
+    if driver is not None and table.total_capacity(table.vector(driver.requests), driver.constraints) == 0:
+        return None
+    executor_order = _NOTHING
+    if count:
+        executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
+    driver_order = _NOTHING
+    if driver is not None:
+        if count and driver.constraints == executor.constraints and config.driver_priority == config.executor_priority:
+            driver_order = executor_order
+        else:
+            driver_order = table.order(table.eligible(driver.constraints), config.driver_priority)
+    packing = state.packer.pack(
+        Question(
+            available=table.free,
+            schedulable=table.schedulable,
+            driver=table.vector(driver.requests) if driver is not None else None,
+            executor=wanted,
+            count=count,
+            driver_order=driver_order,
+            executor_order=executor_order,
+            zones=table.zones,
+            capacity=table.capacity(wanted, executor.constraints),
+        )
+    )
+    return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
+
+
+def plan_slots(state: State, executor: PodShape, count: int) -> Plan:
+    """Places for as many of ``count`` slots as fit."""
+    vector = state.table.vector(executor.requests)
+    count = min(count, state.table.total_capacity(vector, executor.constraints))
+    plan = plan_gang(state, None, executor, count) if count else None
+    if plan is None and count:
+        # No single zone has room for all of them: a gang that runs already is better off with slots elsewhere.
+        plan = _anywhere(state, executor, count)
+    return plan if plan is not None else Plan(-1, _NOTHING, _NOTHING)
+
+
+def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
+    """The row for one executor outside its gang's slots, or ``None``."""
+    table = state.table
+    vector = table.vector(shape.requests)
+    if table.total_capacity(vector, shape.constraints) == 0:
+        return None
+    order = table.order(table.eligible(shape.constraints), state.config.executor_priority)
+    used = np.zeros(len(table.names), dtype=np.bool_)
+    if state.packer.minimal_fragmentation:
+        rows = {table.index[record.room] for record in gang.pods.values() if record.room and record is not gang.driver}
+        used[list(rows)] = True
+    return state.packer.one_more(table.capacity(vector, shape.constraints), order, used)
+
+
+def _anywhere(state: State, executor: PodShape, count: int) -> Plan:
+    table = state.table
+    order = table.order(table.eligible(executor.constraints), state.config.executor_priority)
+    capacity = table.capacity(table.vector(executor.requests), executor.constraints).take(order)
+    positions, counts = fill_in_order(capacity, count)
+    return Plan(-1, order.take(positions), counts)

@@ -1,0 +1,108 @@
+"""What the outside is told at the end of each event: moved reservations, conditions, demands; only what changed."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from muster.scheduling.decisions import Condition, Demand, Reserve
+from muster.scheduling.model import GangStatus, Phase, PodShape, Reservation, Slot
+from muster.scheduling.records import Gang
+from muster.scheduling.state import State
+
+
+def status_of(gang: Gang) -> GangStatus:
+    return GangStatus(
+        phase=gang.phase,
+        reason=gang.reason,
+        message=gang.message,
+        running=gang.running,
+        held=len(gang.held),
+        extras=gang.extras,
+        found=gang.found,
+        reserved=gang.reserved,
+        driver_bound=gang.driver_bound,
+        minimum_reached=gang.minimum_reached,
+        ended=gang.ended,
+    )
+
+
+def demand_of(gang: Gang) -> tuple[tuple[PodShape, int], ...]:
+    """Room that is missing for an application: what it waits for, is owed, or holds back executors for."""
+    application = gang.application
+    if application is None:
+        return ()
+    missing: dict[PodShape, int] = {}
+    if gang.phase is Phase.PENDING:
+        if gang.driver is not None and not gang.client:
+            missing[PodShape(gang.driver.pod.requests, gang.driver.pod.constraints)] = 1
+        elif not gang.client:
+            return ()
+        if application.minimum:
+            missing[application.executor] = missing.get(application.executor, 0) + application.minimum
+    elif gang.holds:
+        if gang.owed:
+            missing[application.executor] = gang.owed
+        allowed = {
+            profile: application.maximum - gang.placed.get(profile, 0)
+            for profile in {record.pod.profile for record in gang.held.values()}
+            if application.maximum is not None
+        }
+        spare = gang.owed
+        for record in sorted(gang.held.values(), key=lambda held: held.turn()):
+            profile = record.pod.profile
+            if allowed.get(profile, 1) <= 0:
+                continue
+            if profile in allowed:
+                allowed[profile] -= 1
+            if profile == 0 and spare:
+                spare -= 1
+                continue
+            shape = PodShape(record.pod.requests, record.pod.constraints)
+            missing[shape] = missing.get(shape, 0) + 1
+    return tuple(missing.items())
+
+
+def reserve(state: State, gang: Gang) -> None:
+    """Decide that the reservation be written as it is now."""
+    application = gang.application
+    assert application is not None
+    gang.revision += 1
+    gang.drifted = False
+    gang.durable = slots_by_node(gang)
+    slots = tuple(Slot(node, count) for node, count in sorted(gang.durable.items()))
+    reservation = Reservation(gang.key, gang.revision, gang.reserved_driver, slots)
+    gang.reported = status_of(gang)
+    state.decisions.append(Reserve(application, reservation, gang.reported))
+
+
+def slots_by_node(gang: Gang) -> dict[str, int]:
+    """Slots of the minimum: the unfilled ones, and those that executors fill (of more, the first by name)."""
+    slots = dict(gang.free)
+    filled = gang.minimum - gang.unfilled - gang.owed if gang.holds else 0
+    if filled > 0:
+        placed = (record for _, record in sorted(gang.pods.items()) if record.in_gang)
+        for record in islice(placed, filled):
+            slots[record.room] = slots.get(record.room, 0) + 1
+    return slots
+
+
+def report(state: State, gang: Gang) -> None:
+    """Append the decisions that tell what is new about a gang."""
+    if gang.application is None and gang.phase is Phase.PENDING:
+        return
+    if gang.holds:
+        if gang.durable is None or (
+            gang.drifted and (gang.unfilled or gang.owed) and slots_by_node(gang) != gang.durable
+        ):
+            reserve(state, gang)
+        begun = gang.driver_bound is not None or gang.client
+        if gang.minimum_reached is None and begun and gang.running >= gang.minimum:
+            gang.minimum_reached = state.at
+    demand = demand_of(gang)
+    if demand != gang.demand:
+        gang.demand = demand
+        state.decisions.append(Demand(gang.key, demand))
+    status = status_of(gang)
+    if status != gang.reported:
+        gang.reported = status
+        state.decisions.append(Condition(gang.key, status))

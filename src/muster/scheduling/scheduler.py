@@ -1,0 +1,141 @@
+"""The scheduler: what may be asked of it, and which part of it each event concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from muster.scheduling import executors, gangs, lifecycle, restoring, turns
+from muster.scheduling.config import SchedulerConfig
+from muster.scheduling.decisions import Decision
+from muster.scheduling.events import (
+    ApplicationFound,
+    ApplicationInvalid,
+    Event,
+    NodeGone,
+    NodeSeen,
+    PodGone,
+    PodSeen,
+    ReservationRestored,
+    Synced,
+    TimePassed,
+)
+from muster.scheduling.explaining import Explanation, explain
+from muster.scheduling.model import ApplicationKey, GangStatus, Placement, Pod, PodShape
+from muster.scheduling.reporting import report, status_of
+from muster.scheduling.state import State
+from muster.scheduling.story import StoryEntry
+from muster.scheduling.validation import validate
+
+
+class Scheduler:
+    """Events in, decisions out. Deterministic: the same events and questions in the same order give the same answers.
+
+    Raises:
+        packing.UnknownPackerError: ``config`` names a packer that does not exist.
+    """
+
+    def __init__(self, config: SchedulerConfig | None = None) -> None:
+        self._state = State(config if config is not None else SchedulerConfig())
+
+    def handle(self, event: Event) -> list[Decision]:
+        """Take note of what happened; returns what is to be done, in order, also what earlier placements entail."""
+        state = self._state
+        state.at = max(state.at, event.at)
+        state.cause = _cause(event)
+        executors.expire(state)
+        match event:
+            case PodSeen(pod=pod):
+                lifecycle.pod_seen(state, pod)
+            case PodGone(pod=ref):
+                lifecycle.pod_gone(state, ref)
+            case NodeSeen(node=node):
+                lifecycle.node_seen(state, node)
+            case NodeGone(name=name):
+                lifecycle.node_gone(state, name)
+            case ApplicationFound(application=application):
+                lifecycle.application_found(state, application)
+            case ApplicationInvalid(key=key, driver_pod=driver, reason=reason, message=message):
+                lifecycle.application_invalid(state, key, driver, reason, message)
+            case ReservationRestored(application=application, reservation=reservation, status=status):
+                lifecycle.reservation_restored(state, application, reservation, status)
+            case Synced():
+                if not state.synced:
+                    restoring.settle_all(state)
+                    state.synced = True
+            case TimePassed():
+                lifecycle.time_passed(state)
+        return self._decide()
+
+    def place_executor(self, pod: Pod, at: float) -> Placement:
+        """Where an executor that is being created goes. Asked again before the pod is seen, the answer is the same.
+
+        What else the answer entails (a reservation corrected or moved) comes with the decisions of the next event.
+        """
+        state = self._state
+        state.at = max(state.at, at)
+        if not state.synced:
+            return executors.SYNCING
+        state.cause = f"admission of {pod.namespace}/{pod.name}"
+        executors.expire(state)
+        placement = executors.answer(state, pod)
+        if state.joining:
+            turns.join_clients(state)
+            placement = executors.answer(state, pod)
+        return placement
+
+    def explain(self, key: ApplicationKey, at: float) -> Explanation | None:
+        """Why an application is where it is; ``None`` when it is not known. Changes nothing."""
+        return explain(self._state, key, max(self._state.at, at))
+
+    def story(self, key: ApplicationKey) -> tuple[StoryEntry, ...]:
+        """What happened to an application, oldest first; the last ``story_length`` entries."""
+        gang = self._state.gangs.get(key)
+        if gang is not None:
+            return tuple(gang.story)
+        ended = self._state.ended.get(key)
+        return ended.story if ended is not None else ()
+
+    def status(self, key: ApplicationKey) -> GangStatus | None:
+        """The status of one application, also for a while after its end."""
+        gang = self._state.gangs.get(key)
+        if gang is not None:
+            return status_of(gang)
+        ended = self._state.ended.get(key)
+        return ended.status if ended is not None else None
+
+    def applications(self) -> Mapping[ApplicationKey, GangStatus]:
+        """The status of every application that has pods, by key."""
+        return {key: status_of(gang) for key, gang in sorted(self._state.gangs.items())}
+
+    def demands(self) -> Mapping[ApplicationKey, tuple[tuple[PodShape, int], ...]]:
+        """Room that is missing, per application that misses any."""
+        return {key: gang.demand for key, gang in sorted(self._state.gangs.items()) if gang.demand}
+
+    def validate(self) -> None:
+        """Check the invariants from scratch. Raises ``InvariantError`` that names the one that does not hold."""
+        validate(self._state)
+
+    def _decide(self) -> list[Decision]:
+        state = self._state
+        if not state.synced:
+            return []
+        turns.take_turns(state)
+        while state.dirty:
+            dirty, state.dirty = list(state.dirty.values()), {}
+            for gang in dirty:
+                report(state, gang)
+                gangs.drop_if_over(state, gang)
+        decisions, state.decisions = state.decisions, []
+        return decisions
+
+
+def _cause(event: Event) -> str:
+    match event:
+        case PodSeen(pod=pod) | PodGone(pod=pod):
+            return f"{type(event).__name__} {pod.namespace}/{pod.name}"
+        case NodeSeen(node=node):
+            return f"NodeSeen {node.name}"
+        case NodeGone(name=name):
+            return f"NodeGone {name}"
+        case _:
+            return type(event).__name__

@@ -1,0 +1,104 @@
+"""Everything the scheduler knows, and the notes one event leaves for the end of its handling."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from muster.cluster.nodes import NodeTable
+from muster.packing.registry import find_packer
+from muster.queueing.fifo import FifoQueues, Waiting
+from muster.scheduling.ceilings import Ceilings
+from muster.scheduling.config import SchedulerConfig
+from muster.scheduling.decisions import Decision, Publish
+from muster.scheduling.model import ApplicationKey, GangStatus, PodRef
+from muster.scheduling.records import Gang, PodId, PodRecord
+from muster.scheduling.story import StoryEntry
+
+
+class Ended:
+    """What is kept of an application that ended."""
+
+    __slots__ = ("client", "status", "story")
+
+    def __init__(self, gang: Gang, status: GangStatus) -> None:
+        self.client = gang.client
+        self.status = status
+        self.story = tuple(gang.story)
+
+
+class State:
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.policy = config.policy
+        self.packer = find_packer(config.packer)
+        self.table = NodeTable()
+        self.ceilings = Ceilings(self.table)
+        self.at = 0.0
+        self.cause = ""
+        self.synced = False
+
+        self.pods: dict[PodId, PodRecord] = {}
+        self.gangs: dict[ApplicationKey, Gang] = {}
+        self.ended: OrderedDict[ApplicationKey, Ended] = OrderedDict()
+        self.claims: dict[str, dict[PodId, PodRecord]] = {}
+        """Pods by the node they claim."""
+        self.slots_on: dict[str, dict[ApplicationKey, Gang]] = {}
+        """Gangs with unfilled slots, or a driver's slot, by node."""
+        self.queues = FifoQueues()
+        self.blockers: dict[str, Waiting] = {}
+        """Per pool, whom the younger ones (and extras) wait for."""
+        self.queued_at: dict[str, int] = {}
+        """Per pool, ``nodes_version`` when its queue was last gone through."""
+        self.owing: dict[ApplicationKey, Gang] = {}
+        """Gangs that are owed slots."""
+        self.holding: dict[ApplicationKey, Gang] = {}
+        """Gangs with held executors."""
+        self.promises: deque[tuple[float, PodRecord]] = deque()
+        """Placements whose pods have not appeared, by expiry."""
+        self.empty: dict[ApplicationKey, Gang] = {}
+        """Gangs without any pod."""
+
+        self.freed = 0
+        """Raised whenever room was freed or a node became usable: what did not fit before may fit now."""
+        self.nodes_version = 0
+        """Raised whenever a node came, went or changed."""
+
+        self.decisions: list[Decision] = []
+        self.dirty: dict[ApplicationKey, Gang] = {}
+        """Gangs whose status, reservation or demand may have changed."""
+        self.stirred = False
+        """Somebody who waits may have a chance now."""
+        self.joining: dict[ApplicationKey, Gang] = {}
+        """Gangs of client mode that are to join the queue."""
+        self.opened: dict[ApplicationKey, Gang] = {}
+        """Gangs whose own slot became free for their held executors."""
+        self.overdrawn: dict[str, None] = {}
+        """Nodes on which more may be charged than there is."""
+
+    def gang(self, key: ApplicationKey) -> Gang:
+        """The application's record, made when it is new."""
+        gang = self.gangs.get(key)
+        if gang is None:
+            gang = self.gangs[key] = self.empty[key] = Gang(key, self.at, self.config.story_length)
+        return gang
+
+    def free_room(self) -> None:
+        self.freed += 1
+        self.stirred = True
+
+    def leave_queue(self, gang: Gang) -> None:
+        """Wait no longer; whoever waited behind it gets another chance."""
+        self.queues.discard(gang.pool, gang.waiting)
+        blocker = self.blockers.get(gang.pool)
+        if blocker is not None and blocker.key == gang.key:
+            del self.blockers[gang.pool]
+            self.stirred = True
+
+    def tell(self, gang: Gang, what: str) -> None:
+        """Add to the application's story."""
+        gang.story.append(StoryEntry(self.at, self.cause, what))
+        self.dirty[gang.key] = gang
+
+    def publish(self, gang: Gang, pod: PodRef, reason: str, message: str, *, warning: bool) -> None:
+        self.decisions.append(Publish(gang.key, pod, warning, reason, message))
+        self.tell(gang, message)
