@@ -109,13 +109,21 @@ class LabelIndex:
         table = [repelling(taints or (), constraints.tolerations) is None for taints in self._taints.values]
         return np.asarray(table, dtype=np.bool_).take(self._taints.codes.take(rows))
 
+    def met(self, requirement: Requirement, rows: Int64s, *, field: bool = False) -> Bools:
+        """Which of ``rows`` meet one requirement of a term (``field``: under ``matchFields``); an invalid one, none."""
+        if not (requirement.valid_field() if field else requirement.valid()):
+            return np.zeros(len(rows), dtype=np.bool_)
+        if not field:
+            return self._accepted(requirement, rows)
+        named: Bools = rows == self._row_of.get(requirement.values[0], -1)
+        return named if requirement.operator == "In" else ~named
+
     def _in_term(self, term: Term, rows: Int64s) -> Bools:
         result = np.ones(len(rows), dtype=np.bool_)
         for requirement in term.expressions:
             result &= self._accepted(requirement, rows)
         for requirement in term.fields:
-            named = rows == self._row_of.get(requirement.values[0], -1)
-            result &= named if requirement.operator == "In" else ~named
+            result &= self.met(requirement, rows, field=True)
         return result
 
     def _accepted(self, requirement: Requirement, rows: Int64s) -> Bools:
