@@ -152,12 +152,6 @@ def test_without_any_executor_nothing_gets_done() -> None:
     assert driver.allocation.next_step(driver.now) == math.inf
 
 
-def test_an_application_without_executors_works_in_its_driver() -> None:
-    driver = Driver(static(0, run_seconds=5))
-    driver.until(10)
-    assert driver.history == [(5.0, Stop(0))]
-
-
 def test_a_lost_executor_is_replaced_under_a_new_number_and_its_pod_removed() -> None:
     driver = Driver(static(2))
     driver.until(5.0)

@@ -62,7 +62,9 @@ def owner(version: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_driver_pod_is_the_one_that_spark_creates(version: str) -> None:
-    ours, theirs = driver_pod(application(version), identity(version), user="root"), body(version, "Pod")
+    properties = properties_of(application(version), identity(version), "https://127.0.0.1", 0)
+    ours = driver_pod(application(version), identity(version), properties, user="root")
+    theirs = body(version, "Pod")
     # The program differs by intention, and the annotations that tell the virtual driver its work
     ours["metadata"].pop("annotations")
     ours["spec"]["containers"][0]["args"][5:] = theirs["spec"]["containers"][0]["args"][5:]

@@ -14,11 +14,11 @@ from enum import Enum, auto
 import msgspec
 
 from muster.devcluster.virtual_application import EXIT_CODE, PARALLELISM, RUN_SECONDS, TAIL_SECONDS, minor
+from muster.spark.gang import executor_counts
 
 EXCEEDED_MAX_FAILURES = 11
 """``SparkExitCode.EXCEED_MAX_EXECUTOR_FAILURES``."""
 
-_TRUE = "true"
 _DURATIONS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -47,17 +47,11 @@ class AllocationSettings(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, properties: Mapping[str, str], annotations: Mapping[str, str], version: str) -> AllocationSettings:
-        """From ``spark.properties`` and the annotations of the driver pod."""
-        dynamic = properties.get("spark.dynamicAllocation.enabled", "false").lower() == _TRUE
-        instances = properties.get("spark.executor.instances")
-        minimum = int(properties.get("spark.dynamicAllocation.minExecutors", "0"))
-        if dynamic:
-            started = int(properties.get("spark.dynamicAllocation.initialExecutors", minimum))
-            initial = max(minimum, started, int(instances or 0))
-            maximum = float(properties.get("spark.dynamicAllocation.maxExecutors", "inf"))
-        else:
-            initial = minimum = int(instances or 2)
-            maximum = float(initial)
+        """From ``spark.properties`` and the annotations of the driver pod. Raises ``InvalidSizeError``."""
+        counts = executor_counts(properties)
+        initial, dynamic = counts.minimum, counts.dynamic
+        minimum = int(properties.get("spark.dynamicAllocation.minExecutors", "0")) if dynamic else initial
+        maximum = math.inf if counts.maximum is None else float(counts.maximum)
         bound = maximum if dynamic and math.isfinite(maximum) else initial
         failures = max(3, int(2 * bound))
         release = minor(version)
@@ -269,9 +263,7 @@ class ExecutorAllocation:
     # --- work ------------------------------------------------------------------------------------------------------
 
     def _speed(self) -> float:
-        """Executor-seconds a second. An application that wants no executors works in its driver."""
-        if not self.settings.dynamic and self.settings.initial == 0:
-            return max(self.settings.parallelism, 1)
+        """Executor-seconds a second."""
         return min(self.registered_count, max(self.settings.parallelism, 1))
 
     def _advance(self, now: float) -> None:

@@ -11,8 +11,15 @@ from typing import Any
 
 import msgspec
 
-from muster.devcluster.submission_objects import BLOCK_MANAGER_PORT, DRIVER_PORT, dns_name, label_value
-from muster.devcluster.virtual_application import minor, pod_memory_mib
+from muster.devcluster.submission_objects import (
+    BLOCK_MANAGER_PORT,
+    DRIVER_PORT,
+    container_resources,
+    dns_name,
+    label_value,
+    properties_file,
+)
+from muster.devcluster.virtual_application import minor
 from muster.spark.names import (
     CONF_DIR,
     DEFAULT_RESOURCE_PROFILE_ID,
@@ -30,6 +37,7 @@ from muster.spark.names import (
     ENV_USER,
     EXECUTOR_CONF_VOLUME,
     EXECUTOR_CONTAINER,
+    PROPERTIES_KEY,
     SPARK_APP_NAME_LABEL,
     SPARK_APP_SELECTOR_LABEL,
     SPARK_EXEC_ID_LABEL,
@@ -38,8 +46,29 @@ from muster.spark.names import (
     SPARK_ROLE_LABEL,
     SPARK_VERSION_LABEL,
 )
+from muster.spark.sizes import executor_size
 
 Object = dict[str, Any]
+
+# org.apache.spark.launcher.JavaModuleOptions
+_OPENED = (
+    "java.base/java.lang",
+    "java.base/java.lang.invoke",
+    "java.base/java.lang.reflect",
+    "java.base/java.io",
+    "java.base/java.net",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.base/sun.nio.cs",
+    "java.base/sun.security.action",
+    "java.base/sun.util.calendar",
+    "java.security.jgss/sun.security.krb5",
+)
+_PORTS = ("-Dspark.driver.port=7078", "-Dspark.driver.blockManager.port=7079")
 
 _LABEL = "spark.kubernetes.executor.label."
 _ANNOTATION = "spark.kubernetes.executor.annotation."
@@ -56,6 +85,7 @@ class ExecutorTemplate(msgspec.Struct, frozen=True):
     prefix: str
     """``<name>-<16 hex digits>``, another one than the driver's."""
     config_map: str
+    driver_ip: str
     driver_url: str
     owner: Object
     properties: Mapping[str, str]
@@ -81,6 +111,7 @@ def executor_template(
         version=version,
         prefix=properties.get("spark.kubernetes.executor.podNamePrefix") or f"{dns_name(name)}-{secrets.token_hex(8)}",
         config_map=f"spark-exec-{secrets.token_hex(8)}-conf-map",
+        driver_ip=driver_ip,
         driver_url=f"spark://CoarseGrainedScheduler@{host}:{DRIVER_PORT}",
         owner=owner,
         properties=properties,
@@ -88,7 +119,9 @@ def executor_template(
     )
 
 
-def executor_config_map(template: ExecutorTemplate) -> Object:
+def executor_config_map(template: ExecutorTemplate, written: str) -> Object:
+    """``written`` is the date in the comment of the file."""
+    text = properties_file(template.config_map, {"spark.kubernetes.namespace": template.namespace}, written)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -98,7 +131,7 @@ def executor_config_map(template: ExecutorTemplate) -> Object:
             "labels": template.conf_labels,
             "ownerReferences": [template.owner],
         },
-        "data": {"spark.kubernetes.namespace": template.namespace},
+        "data": {PROPERTIES_KEY: text, "spark.kubernetes.namespace": template.namespace},
         "immutable": True,
     }
 
@@ -108,10 +141,8 @@ def executor_pod(template: ExecutorTemplate, executor: int) -> Object:
     properties = template.properties
     version = minor(template.version)
     name = f"{template.prefix}-exec-{executor}"
-    cores = properties.get("spark.executor.cores", "1")
-    heap = properties.get("spark.executor.memory", "1024m")
-    factor = float(properties.get("spark.kubernetes.memoryOverheadFactor", "0.1"))
-    memory = f"{pod_memory_mib(int(heap.removesuffix('m')), factor)}Mi"
+    size = executor_size(properties, template.version)
+    assert size.memory is not None  # sizes from properties always say what the memory is made of
     container: Object = {
         "name": EXECUTOR_CONTAINER,
         "image": properties["spark.kubernetes.container.image"],
@@ -120,22 +151,26 @@ def executor_pod(template: ExecutorTemplate, executor: int) -> Object:
         "env": [
             {"name": ENV_USER, "value": template.user},
             {"name": ENV_DRIVER_URL, "value": template.driver_url},
-            {"name": ENV_EXECUTOR_CORES, "value": cores},
-            {"name": ENV_EXECUTOR_MEMORY, "value": heap},
+            {"name": ENV_EXECUTOR_CORES, "value": properties.get("spark.executor.cores", "1")},
+            {"name": ENV_EXECUTOR_MEMORY, "value": f"{size.memory.heap_mib}m"},
             {"name": ENV_APPLICATION_ID, "value": template.application_id},
             {"name": ENV_CONF_DIR, "value": CONF_DIR},
             {"name": ENV_EXECUTOR_ID, "value": str(executor)},
             {"name": ENV_RESOURCE_PROFILE_ID, "value": str(DEFAULT_RESOURCE_PROFILE_ID)},
-            {"name": f"{ENV_JAVA_OPT_PREFIX}0", "value": "-Dspark.driver.port=7078"},
+            {"name": "SPARK_DRIVER_POD_IP", "value": template.driver_ip},
+            *(
+                {"name": f"{ENV_JAVA_OPT_PREFIX}{number}", "value": option}
+                for number, option in enumerate(java_options(version))
+            ),
             _field(ENV_EXECUTOR_POD_IP, "status.podIP"),
             _field(ENV_EXECUTOR_POD_NAME, "metadata.name"),
             {"name": ENV_LOCAL_DIRS, "value": template.local_dir},
         ],
         "ports": [{"containerPort": BLOCK_MANAGER_PORT, "name": "blockmanager", "protocol": "TCP"}],
-        "resources": {"limits": {"memory": memory}, "requests": {"cpu": cores, "memory": memory}},
+        "resources": container_resources(size),
         "volumeMounts": [
-            {"mountPath": template.local_dir, "name": "spark-local-dir-1"},
             {"mountPath": CONF_DIR, "name": EXECUTOR_CONF_VOLUME},
+            {"mountPath": template.local_dir, "name": "spark-local-dir-1"},
         ],
     }
     if version >= (4, 3):
@@ -149,8 +184,8 @@ def executor_pod(template: ExecutorTemplate, executor: int) -> Object:
         "hostname": name[-63:].lstrip("-."),
         "restartPolicy": "Never",
         "volumes": [
-            {"emptyDir": {}, "name": "spark-local-dir-1"},
             {"configMap": {"name": template.config_map}, "name": EXECUTOR_CONF_VOLUME},
+            {"emptyDir": {}, "name": "spark-local-dir-1"},
         ],
     }
     if account := properties.get("spark.kubernetes.authenticate.driver.serviceAccountName"):
@@ -174,6 +209,25 @@ def executor_pod(template: ExecutorTemplate, executor: int) -> Object:
     if annotations := _prefixed(properties, _ANNOTATION):
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def java_options(version: tuple[int, int]) -> list[str]:
+    """The JVM flags that drivers of 3.5 and 4.3 give their executors; versions between are taken for 4.3."""
+    opened = [f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED]
+    always = ["-Djava.net.preferIPv6Addresses=false", "-XX:+IgnoreUnrecognizedVMOptions"]
+    if version < (4, 0):
+        return [*always, *opened, "-Djdk.reflect.useDirectMethodHandle=false", *reversed(_PORTS)]
+    return [
+        *always,
+        "--add-modules=jdk.incubator.vector",
+        *opened,
+        "-Dio.netty.tryReflectionSetAccessible=true",
+        "-Dio.netty.allocator.type=pooled",
+        "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
+        "--sun-misc-unsafe-memory-access=allow",
+        "--enable-native-access=ALL-UNNAMED",
+        *_PORTS,
+    ]
 
 
 def _field(name: str, path: str) -> Object:

@@ -16,13 +16,11 @@ import msgspec
 
 from muster.devcluster.virtual_application import (
     EXIT_CODE,
-    NON_JVM_OVERHEAD_FACTOR,
     PARALLELISM,
     RUN_SECONDS,
     TAIL_SECONDS,
     VirtualApplication,
     minor,
-    pod_memory_mib,
 )
 from muster.spark.names import (
     CONF_DIR,
@@ -41,6 +39,7 @@ from muster.spark.names import (
     SPARK_ROLE_LABEL,
     SPARK_VERSION_LABEL,
 )
+from muster.spark.sizes import DEFAULT_OVERHEAD_FACTOR, PodSize, driver_size
 
 Object = dict[str, Any]
 
@@ -96,11 +95,14 @@ def driver_labels(application: VirtualApplication, identity: Identity) -> dict[s
     }
 
 
-def driver_pod(application: VirtualApplication, identity: Identity, user: str = "spark") -> Object:
-    """The driver pod: the first object of an application, and the only one that knows nothing of its executors."""
+def driver_pod(
+    application: VirtualApplication, identity: Identity, properties: Mapping[str, str], user: str = "spark"
+) -> Object:
+    """The driver pod: the first object of an application, and the only one that knows nothing of its executors.
+
+    Raises ``InvalidSizeError`` for properties that spark-submit would refuse.
+    """
     version = minor(application.spark_version)
-    factor = overhead_factor(application)
-    memory = f"{pod_memory_mib(application.driver_memory_mib, factor)}Mi"
     container: Object = {
         "name": DRIVER_CONTAINER,
         "image": f"spark:{application.spark_version}",
@@ -126,10 +128,7 @@ def driver_pod(application: VirtualApplication, identity: Identity, user: str = 
         "ports": [
             {"containerPort": port, "name": name, "protocol": "TCP"} for name, port in _driver_ports(version).items()
         ],
-        "resources": {
-            "limits": {"memory": memory},
-            "requests": {"cpu": str(application.driver_cores), "memory": memory},
-        },
+        "resources": container_resources(driver_size(properties, application.spark_version)),
         "volumeMounts": [
             {"mountPath": identity.local_dir, "name": "spark-local-dir-1"},
             {"mountPath": CONF_DIR, "name": DRIVER_CONF_VOLUME},
@@ -161,6 +160,16 @@ def driver_pod(application: VirtualApplication, identity: Identity, user: str = 
     if annotations := application.driver_annotations | work_annotations(application):
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def container_resources(size: PodSize) -> Object:
+    """As Spark writes a pod's size: memory in MiB on both sides, extended resources as limits alone."""
+    assert size.memory is not None  # sizes from properties always say what the memory is made of
+    memory = f"{size.memory.total_mib}Mi"
+    return {
+        "limits": size.limits.quantities() | {"memory": memory},
+        "requests": {"cpu": size.requests.quantities()["cpu"], "memory": memory},
+    }
 
 
 def work_annotations(application: VirtualApplication) -> dict[str, str]:
@@ -214,10 +223,7 @@ def driver_config_map(
     application: VirtualApplication, identity: Identity, owner: Object, properties: Mapping[str, str], written: str
 ) -> Object:
     """The ConfigMap with ``spark.properties``; ``written`` is the date in the comment of the file."""
-    text = (
-        f"#Java properties built from Kubernetes config map with name: {identity.config_map}\n#{written}\n"
-        + "".join(f"{escape(key)}={escape_value(value)}\n" for key, value in properties.items())
-    )
+    text = properties_file(identity.config_map, properties, written)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -225,6 +231,13 @@ def driver_config_map(
         "data": {PROPERTIES_KEY: text, "spark.kubernetes.namespace": application.namespace},
         "immutable": True,
     }
+
+
+def properties_file(config_map: str, properties: Mapping[str, str], written: str) -> str:
+    """The text of ``spark.properties`` in a ConfigMap (``KubernetesClientUtils.buildStringFromPropertiesMap``)."""
+    lines = [f"#Java properties built from Kubernetes config map with name: {config_map}", f"#{written}"]
+    lines += [f"{escape(key)}={escape_value(value)}" for key, value in properties.items()]
+    return "\n".join(lines) + "\n"
 
 
 def properties_of(application: VirtualApplication, identity: Identity, master: str, submitted: int) -> dict[str, str]:
@@ -274,8 +287,8 @@ def properties_of(application: VirtualApplication, identity: Identity, master: s
 
 
 def overhead_factor(application: VirtualApplication) -> float:
-    """The submitter's ``spark.kubernetes.memoryOverheadFactor``: 0.1, for Python 0.4."""
-    return NON_JVM_OVERHEAD_FACTOR if application.python else 0.1
+    """The submitter's ``spark.kubernetes.memoryOverheadFactor``: 0.1, for Python 0.4 (``NON_JVM_MEMORY_OVERHEAD``)."""
+    return 0.4 if application.python else DEFAULT_OVERHEAD_FACTOR
 
 
 def owner_reference(pod: str, uid: str) -> Object:

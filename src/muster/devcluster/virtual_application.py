@@ -1,4 +1,4 @@
-"""The description of a virtual Spark application, and the sizes that Spark makes of it."""
+"""The description of a virtual Spark application."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ TAIL_SECONDS = ANNOTATION_PREFIX + "tail-seconds"
 PARALLELISM = ANNOTATION_PREFIX + "parallelism"
 EXIT_CODE = ANNOTATION_PREFIX + "exit-code"
 """On any pod of a virtual node: how it ends; 0 without."""
-
-JVM_OVERHEAD_FACTOR = 0.1
-NON_JVM_OVERHEAD_FACTOR = 0.4
-MINIMUM_OVERHEAD_MIB = 384
 
 
 class VirtualApplication(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,11 +60,6 @@ class VirtualApplication(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         if not self.dynamic:
             return self.executors
         return self.max_executors if self.max_executors is not None else max(2 * self.executors, 2)
-
-
-def pod_memory_mib(heap_mib: int, factor: float = JVM_OVERHEAD_FACTOR) -> int:
-    """Heap and overhead of a pod, MiB (Spark ``BasicDriverFeatureStep``, ``BasicExecutorFeatureStep``)."""
-    return heap_mib + max(int(factor * heap_mib), MINIMUM_OVERHEAD_MIB)
 
 
 def minor(version: str) -> tuple[int, int]:

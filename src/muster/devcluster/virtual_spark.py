@@ -74,13 +74,17 @@ CONFIG_MAP_RETRY_SECONDS = 0.2
 
 
 async def submit(client: Client, application: VirtualApplication, identity: Identity | None = None) -> Identity:
-    """Create driver pod, service, network policy and ConfigMap, in this order. Raises ``ApiError``."""
+    """Create driver pod, service, network policy and ConfigMap, in this order.
+
+    Raises ``ApiError``, and ``InvalidSizeError`` for sizes that spark-submit would refuse.
+    """
     made_up = identity or Identity.of(application.name)
     namespace = application.namespace
-    pod = await client.create(PODS.decoding_to(PartialObject), driver_pod(application, made_up), namespace)
-    owner = owner_reference(made_up.driver_pod, pod.metadata.uid)
     properties = properties_of(application, made_up, client.access.server, int(time.time() * 1000))
-    written = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
+    driver = driver_pod(application, made_up, properties)
+    pod = await client.create(PODS.decoding_to(PartialObject), driver, namespace)
+    owner = owner_reference(made_up.driver_pod, pod.metadata.uid)
+    written = java_date()
     for resource, body in (
         (_SERVICES, driver_service(application, made_up, owner)),
         (_POLICIES, network_policy(application, made_up, owner)),
@@ -97,6 +101,11 @@ async def submit(client: Client, application: VirtualApplication, identity: Iden
                 force=True,
             )
     return made_up
+
+
+def java_date() -> str:
+    """Now, as ``java.util.Date`` writes it into properties files."""
+    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
 
 
 class VirtualSpark:
@@ -211,7 +220,7 @@ class _Driver:
 
     async def run(self) -> int:
         await self._client.get(_PODS, self._running.pod.metadata.name, self._namespace)
-        await self._client.create(_CONFIG_MAPS, executor_config_map(self._template), self._namespace)
+        await self._client.create(_CONFIG_MAPS, executor_config_map(self._template, java_date()), self._namespace)
         selector = f"{self._selector},{SPARK_ROLE_LABEL}={SPARK_ROLE_EXECUTOR}"
         watch = asyncio.create_task(
             ListWatch(self._client, PODS, self._namespace, label_selector=selector).run(self._on_pod)
