@@ -73,7 +73,8 @@ class Controllers:
             return
         if not await self._empty(name):
             return
-        request = internal_request(self._kind("namespaces"), ("", name), "update", "kube-controller-manager")
+        kind, agent = self._kind("namespaces"), "kube-controller-manager"
+        request = internal_request(kind, ("", name), "update", agent, "finalize")
         await self._registry.change(request, lambda obj: obj | {"spec": {"finalizers": []}}, "Update")
 
     async def _furnish(self, name: str) -> None:

@@ -255,7 +255,7 @@ class CustomResources:
         """Writes the conditions of new definitions; the kinds themselves are served at once."""
         while True:
             name = await self._queue.get()
-            request = internal_request(self._definition, ("", name), "update", "kube-apiserver")
+            request = internal_request(self._definition, ("", name), "update", "kube-apiserver", "status")
             try:
                 await self._registry.change(request, _established, "Update")
             except errors.ApiError as error:

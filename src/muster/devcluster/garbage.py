@@ -20,9 +20,9 @@ AGENT = "kube-controller-manager/generic-garbage-collector"
 Item = tuple[str, Key]  # collection, key
 
 
-def internal_request(kind: Kind, key: Key, verb: str, agent: str = AGENT) -> Request:
+def internal_request(kind: Kind, key: Key, verb: str, agent: str = AGENT, subresource: str = "") -> Request:
     """A request of the controllers inside this server."""
-    return Request(verb, Target(kind, key[0] or None, key[1], ""), CONTROLLER, agent, {})
+    return Request(verb, Target(kind, key[0] or None, key[1], subresource), CONTROLLER, agent, {})
 
 
 class GarbageCollector:

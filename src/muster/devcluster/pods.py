@@ -148,7 +148,6 @@ def new_status(spec: Mapping[str, Any]) -> dict[str, Any]:
         condition = {
             "type": "PodScheduled",
             "status": "False",
-            "lastProbeTime": None,
             "lastTransitionTime": timestamp(),
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",

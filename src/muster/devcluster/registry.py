@@ -15,6 +15,7 @@ from muster.devcluster import errors, metadata
 from muster.devcluster.admission import admit_create, check_namespace
 from muster.devcluster.apply import FieldManagers
 from muster.devcluster.kinds import Kind, KindTable
+from muster.devcluster.object_types import check_types, strict_error
 from muster.devcluster.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, json_patch, merge_patch
 from muster.devcluster.patch import strategic_merge as strategic_merge_patch
 from muster.devcluster.requests import Request
@@ -58,6 +59,17 @@ class Registry:
         else:
             self._strategies[(kind.collection, kind.version)] = strategy
 
+    def _decoded(self, request: Request, body: Object) -> Object:
+        """The object as this kind's decoder leaves it. Raises 400."""
+        kind = request.kind
+        obj = _typed(kind, body)
+        validation = request.params.get("fieldValidation", "Warn")
+        if kind.custom and validation == "Strict":
+            unknown = self.strategy(kind).unknown_fields(obj)
+            if unknown:
+                raise strict_error(kind, unknown)
+        return check_types(kind, obj, validation)
+
     def find(self, request: Request) -> Record | None:
         target = request.target
         return self.store.collection(target.kind.collection).get(target.space, target.name)
@@ -72,13 +84,15 @@ class Registry:
     async def create(self, request: Request, body: Object) -> Record:
         """Raises 400, 403, 404, 409 AlreadyExists, 422."""
         kind, strategy = request.kind, self.strategy(request.kind)
-        obj = _typed(kind, body)
+        obj = self._decoded(request, body)
+        if obj["metadata"].get("resourceVersion"):
+            raise errors.internal("resourceVersion should not be set on objects to be created")
         _place(request, obj)
         strategy.default(obj)
         admit_create(self.store, request, obj)
         admitted = await self._webhooks.admit(request, "CREATE", obj, None)
         if admitted is not obj and admitted is not None:
-            obj = _typed(kind, admitted)
+            obj = self._decoded(request, admitted)
             strategy.default(obj)
         if not obj["metadata"].get("name") and not obj["metadata"].get("generateName"):
             raise errors.invalid(kind.kind, kind.group, "", metadata.name_causes(kind.kind, obj))
@@ -100,7 +114,7 @@ class Registry:
     async def update(self, request: Request, body: Object) -> Record:
         """PUT. Raises 400, 404, 409, 422."""
         kind, target = request.kind, request.target
-        given = _typed(kind, body)
+        given = self._decoded(request, body)
         _place(request, given)
         if given["metadata"].get("name") != target.name:
             said = f"the name of the object ({given['metadata'].get('name')}) does not match the name on the URL"
@@ -141,7 +155,7 @@ class Registry:
             said = "Required value: is required for apply patch"
             cause = errors.Cause("FieldValueRequired", said, "fieldManager")
             raise errors.invalid("PatchOptions", "meta.k8s.io", "", [cause])
-        body = _typed(kind, applied)
+        body = self._decoded(request, applied)
         body["metadata"].setdefault("name", target.name)
         _place(request, body)
         if body["metadata"].pop("managedFields", None):
@@ -179,14 +193,14 @@ class Registry:
 
     async def _prepare_update(self, request: Request, new: Object, before: Record, operation: str) -> Object:
         kind, strategy, old = request.kind, self.strategy(request.kind), before.obj
-        new = _typed(kind, new)
+        new = self._decoded(request, new)
         _check_identity(kind, new, old)
         self._settle(request, strategy, new, old)
         if operation == "Update" and old["metadata"].get("managedFields"):
             self.fields.track(new, old, self.shape(kind), request)
         admitted = await self._webhooks.admit(request, "UPDATE", new, old)
         if admitted is not new and admitted is not None:
-            new = _typed(kind, admitted)
+            new = self._decoded(request, admitted)
             self._settle(request, strategy, new, old)
         causes = metadata.name_causes(kind.kind, new) + metadata.map_causes(new["metadata"])
         causes += strategy.validate_update(new, old, request.target.subresource)

@@ -46,6 +46,10 @@ class Strategy:
     def validate_update(self, new: Object, old: Object, subresource: str) -> list[Cause]:
         return []
 
+    def unknown_fields(self, obj: Object) -> list[str]:
+        """Paths of fields that the schema of a custom kind does not know."""
+        return []
+
     def grace(self, obj: Object, asked: int | None) -> int:
         """Seconds between the deletion mark and the end of the object; only pods have any."""
         return 0

@@ -44,7 +44,7 @@ async def bind(registry: Registry, request: Request, binding: Object) -> Object:
         if pod["spec"].get("schedulingGates"):
             raise refuse(f"pod {request.target.name} has non-empty .spec.schedulingGates")
         conditions = [c for c in pod["status"].get("conditions") or () if c["type"] != "PodScheduled"]
-        scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": timestamp()}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
         bound = pod | {
             "spec": pod["spec"] | {"nodeName": node},
             "status": pod["status"] | {"conditions": [*conditions, scheduled]},
