@@ -95,6 +95,9 @@ def test_every_status_is_one_the_schema_allows(phase: Phase) -> None:
     assert body["reservedAt"] == "2027-01-15T08:03:20.000000Z"
     stored = {name: value for name, value in body.items() if value is not None}
     jsonschema.validate(stored, SCHEMA["properties"]["status"])
+    document = gangs.manifest("team-a", "spark-1", {"applicationId": "spark-1"}, None) | {"status": stored}
+    gang = msgspec.json.decode(msgspec.json.encode(document), type=Gang)
+    assert gangs.status_from(gang) == status, "a new leader goes on with the timestamps"
 
 
 def test_a_gang_without_sizes_says_so() -> None:

@@ -40,6 +40,7 @@ APPLICATION = Application(
 )
 RESERVED = GangStatus(Phase.RESERVED, found=0.0, reserved=1.0)
 RUNNING = GangStatus(Phase.RUNNING, running=2, found=0.0, reserved=1.0, minimum_reached=2.0)
+STARTING = GangStatus(Phase.RUNNING, running=1, found=0.0, reserved=1.0)
 FINISHED = GangStatus(Phase.FINISHED, found=0.0, reserved=1.0, ended=9.0)
 PENDING = GangStatus(Phase.PENDING, reason="WaitingForCapacity", found=0.0)
 
@@ -149,11 +150,24 @@ def test_a_gang_that_starts_runs_and_ends_costs_three_writes_of_its_own() -> Non
             outbox.push(decision)
         for running in range(20):
             await asyncio.sleep(0.2)
-            outbox.push(Condition(KEY, msgspec.structs.replace(RUNNING, running=running)))
+            outbox.push(Condition(KEY, msgspec.structs.replace(STARTING, running=running)))
         await asyncio.sleep(60)
         outbox.push(Condition(KEY, FINISHED))
 
     assert carried_out(Api(), story) == ["gang 1", "release pi-driver to n1", "status Running 19", "status Finished 0"]
+
+
+def test_reaching_the_minimum_is_written_at_once() -> None:
+    async def story(outbox: Outbox) -> None:
+        for decision in RESERVE_AND_RELEASE:
+            outbox.push(decision)
+        await asyncio.sleep(1)
+        outbox.push(Condition(KEY, RUNNING))
+        await asyncio.sleep(1)
+        assert api.done[-1] == "status Running 2"
+
+    api = Api()
+    carried_out(api, story)
 
 
 def test_status_is_written_at_most_every_ten_seconds_while_it_changes() -> None:
@@ -162,7 +176,7 @@ def test_status_is_written_at_most_every_ten_seconds_while_it_changes() -> None:
             outbox.push(decision)
         for running in range(600):
             await asyncio.sleep(0.1)
-            outbox.push(Condition(KEY, msgspec.structs.replace(RUNNING, running=running)))
+            outbox.push(Condition(KEY, msgspec.structs.replace(STARTING, running=running)))
 
     api = Api()
     carried_out(api, story)

@@ -37,6 +37,7 @@ from muster.scheduling.events import (
     Synced,
     TimePassed,
 )
+from muster.scheduling.explaining import Explanation
 from muster.scheduling.model import ApplicationKey, GangStatus, Mode, Phase, Placement, Pod, PodRef, Role
 from muster.scheduling.scheduler import Scheduler
 
@@ -201,7 +202,7 @@ class Controller:
             if reservation is None:
                 self._handle(ApplicationFound(self._clock(), application))
             else:
-                self._handle(ReservationRestored(self._clock(), application, reservation))
+                self._handle(ReservationRestored(self._clock(), application, reservation, gangs.status_from(gang)))
 
     def _settle(self) -> None:
         """The first state is complete: keep the garbage collector off it, look up the drivers nobody knows."""

@@ -16,6 +16,7 @@ from muster.scheduling.model import (
     Application,
     ApplicationKey,
     GangStatus,
+    Phase,
     PodRef,
     PodShape,
     Reservation,
@@ -146,6 +147,30 @@ def reservation_from(gang: r.Gang) -> Reservation | None:
         return None
     slots = tuple(Slot(slot.node, slot.count, slot.profile) for slot in spec.slots)
     return Reservation(key_of(gang), spec.revision, spec.driver_node, slots)
+
+
+def status_from(gang: r.Gang) -> GangStatus | None:
+    """The status written last; ``None`` when none was, or by a version with other phases."""
+    status = gang.status
+    if status.phase not in set(Phase):
+        return None
+    return GangStatus(
+        phase=Phase(status.phase),
+        reason=status.reason,
+        message=status.message,
+        running=status.running,
+        held=status.held,
+        extras=status.extras,
+        found=_seconds(status.found),
+        reserved=_seconds(status.reserved_at),
+        driver_bound=_seconds(status.driver_bound),
+        minimum_reached=_seconds(status.minimum_reached),
+        ended=_seconds(status.ended),
+    )
+
+
+def _seconds(stamp: str | None) -> float | None:
+    return None if stamp is None else parse_time(stamp)
 
 
 def _shape(shape: PodShape) -> r.Shape:

@@ -20,7 +20,7 @@ from muster.scheduling.model import Application, ApplicationKey, GangStatus, Pha
 _log = structlog.get_logger("muster.outbox")
 
 STATUS_INTERVAL = 10.0
-"""Seconds between two status writes of one gang while nothing ends: counts may change with every executor."""
+"""Seconds between two status writes of one gang while no milestone is reached: counts change with every executor."""
 PENDING_GRACE = 1.0
 """Seconds an application may wait before a ``Gang`` is written for it: one that starts at once costs one write less."""
 PLACES_AT_ONCE = 16
@@ -92,8 +92,11 @@ class _Lane:
             return 0.0
         if not self.created:
             return max(0.0, self.since + PENDING_GRACE - now) if self.status.phase is Phase.PENDING else None
-        if self.status_written is None and self.status.phase is Phase.PENDING:
+        written = self.status_written
+        if written is None and self.status.phase is Phase.PENDING:
             return 0.0
+        if self.status.minimum_reached is not None and (written is None or written.minimum_reached is None):
+            return 0.0  # what people wait for: the application runs with all of its minimum
         return max(0.0, self.status_at + STATUS_INTERVAL - now)
 
     def busy(self, now: float) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from muster.control import logs
 from muster.control.admission import MAX_REVIEW_BYTES, Admission
 from muster.control.clock import Clock
 from muster.control.config import ServeConfig, parse_duration
@@ -56,6 +57,8 @@ class Service:
         self._leadership = asyncio.Condition()
         self.controller: Controller | None = None
         self.webhook_registered = False
+        self.management_port = 0
+        """Where the management endpoints listen, once they do."""
         lease = config.lease
         self.election = LeaderElection(
             client,
@@ -99,6 +102,7 @@ class Service:
             _listening(management_app(self), config.management.host, config.management.port, None) as management_port,
             _listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
         ):
+            self.management_port = management_port
             _log.info(
                 "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
             )
@@ -227,6 +231,7 @@ async def _listening(app: web.Application, host: str, port: int, tls: ssl.SSLCon
 
 async def serve(config: ServeConfig) -> None:
     """Run one replica until SIGTERM or SIGINT. Raises ``AccessError`` or ``ConfigError`` when it cannot begin."""
+    logs.configure(config.logging)
     metrics = Metrics()
 
     def observe(call: Call) -> None:
