@@ -147,13 +147,19 @@ def test_a_slow_driver_is_not_a_waiting_executor() -> None:
     assert history.measured(a=2, b=0).partial == []
 
 
-def test_a_driver_that_ends_without_ever_having_had_its_minimum_is_a_partial_gang() -> None:
-    history = History("n1").driver("a").gang("a", ("n1", 2)).driver("a", "n1").executor("a", 1, "n1")
-    measured = (
-        history.executor("a", 1, "n1", finished=True).driver("a", "n1", finished=True, succeeded=True).measured(a=2)
-    )
+def test_a_driver_that_ends_without_ever_having_had_what_it_asked_for_is_a_partial_gang() -> None:
+    history = History("n1").driver("a").gang("a", ("n1", 2)).driver("a", "n1").executor("a", 1, "n1").executor("a", 2)
+    measured = history.driver("a", "n1", finished=True, succeeded=True).measured(a=2)
     assert measured.applications["a"].partial == "ended without ever having 2 executors"
     assert measured.applications["a"].outcome is Outcome.SUCCEEDED
+
+
+def test_a_driver_that_never_asked_for_its_minimum_is_not_called_partial() -> None:
+    history = History("n1").driver("a").gang("a", ("n1", 2)).driver("a", "n1").executor("a", 1, "n1")
+    measured = history.driver("a", "n1", finished=True).measured(a=2)
+    assert measured.partial == []
+    assert measured.applications["a"].minimum_reached is None
+    assert measured.applications["a"].outcome is Outcome.FAILED
 
 
 def test_requests_above_allocatable_are_an_overcommitted_node() -> None:

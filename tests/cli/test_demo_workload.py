@@ -82,7 +82,7 @@ def test_names_are_dns_labels_that_leave_room_for_sparks_suffixes() -> None:
         assert application.name.replace("-", "a").isalnum()
         assert application.name == application.name.lower()
         assert application.name[0].isalpha()
-        assert len(application.name) <= 40
+        assert len(application.name) <= 35
 
 
 def test_run_times_are_bounded_and_recorded_ones_kept_within() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +25,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of examples; one column of options wide enough for kubectl's names."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
+        super().__init__(prog, max_help_position=28)
 
 
 class SubParsers(Protocol):
@@ -39,13 +40,19 @@ def add_command(
     """A command whose ``--help`` begins with ``summary`` and ends with ``examples``."""
     parser = commands.add_parser(
         name,
-        help=summary[0].lower() + summary[1:].rstrip("."),
+        help=_in_short(summary),
         description=summary,
         formatter_class=Formatter,
         epilog=example(*examples),
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _in_short(summary: str) -> str:
+    """The summary up to its first colon or full stop, for the list of commands."""
+    short = re.split(r"[:.]", summary, maxsplit=1)[0]
+    return short[0].lower() + short[1:]
 
 
 def example(*lines: str) -> str:

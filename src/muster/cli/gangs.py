@@ -96,7 +96,7 @@ async def list_gangs(client: Client, namespace: str) -> list[Gang]:
                 f"installs Muster"
             ) from None
         raise
-    return sorted(found, key=lambda gang: (_found(gang) or "", gang["metadata"]["name"]))
+    return sorted(found, key=lambda gang: (_found(gang), gang["metadata"]["name"]))
 
 
 def is_called(gang: Gang, name: str) -> bool:
@@ -107,7 +107,7 @@ def is_called(gang: Gang, name: str) -> bool:
 
 
 def render(gangs: Sequence[Gang], now: datetime, *, wide: bool = False, namespaces: bool = False) -> str:
-    """A table with kubectl's spacing. WAIT: from when the driver was found until its gang was reserved, or until now."""
+    """A table with kubectl's spacing. WAIT: from the driver's discovery to its reservation, or to now."""
     header: tuple[str, ...] = _WIDE if wide else _COLUMNS
     rows: Iterable[tuple[str, ...]] = (_row(gang, now)[: len(header)] for gang in gangs)
     if namespaces:
@@ -138,13 +138,13 @@ def _wait(status: dict[str, Any], now: datetime) -> str:
     found = status.get("found")
     if not found:
         return ""
-    end = status.get("reserved") or status.get("ended")
+    end = status.get("reservedAt") or status.get("ended")
     until = datetime.fromisoformat(end) if end else now
     return duration((until - datetime.fromisoformat(found)).total_seconds())
 
 
-def _found(gang: Gang) -> str | None:
-    return gang.get("status", {}).get("found") or gang["metadata"].get("creationTimestamp")
+def _found(gang: Gang) -> str:
+    return str(gang.get("status", {}).get("found") or gang["metadata"].get("creationTimestamp") or "")
 
 
 def _identity(gang: Gang) -> str:

@@ -10,7 +10,7 @@ A gang is **partial** when, of an application with a minimum of n executors,
   (allocatable − bound pods − what other applications hold) were fewer than n;
 - *stuck*: after that, one of its executors stayed without a node for more than ``STUCK_S`` seconds while it had fewer
   than n, and another application's driver was bound meanwhile;
-- *never*: its driver ended, and it never had n executors at once.
+- *never*: its driver ended, and of the n executors it had asked for at once it never had all.
 
 A node is **overcommitted** when, after any change, the requests of its pods exceed its allocatable in any resource, or
 their number its pod limit.
@@ -107,6 +107,8 @@ class Progress(msgspec.Struct):
     """Why the gang counts as partial; "" when it does not."""
     reason: str = ""
     message: str = ""
+    asked: int = 0
+    """Most executors, with or without a node, at once."""
     short_since: float | None = None
     drivers_before: int = 0
 
@@ -180,6 +182,7 @@ class Measurement:
         if not seen.driver and progress is not None:
             self._count(progress, before, -1)
             self._count(progress, seen, +1)
+            progress.asked = max(progress.asked, progress.running + progress.pending)
         self._charge(before, -1)
         self._charge(seen, +1)
         if progress is None:
@@ -237,7 +240,8 @@ class Measurement:
         if seen.finished:
             progress.ended = seen.at
             progress.outcome = Outcome.SUCCEEDED if seen.succeeded else Outcome.FAILED
-            if progress.driver_bound is not None and progress.minimum_reached is None and not progress.partial:
+            short = progress.driver_bound is not None and progress.minimum_reached is None
+            if short and progress.asked >= progress.expected.minimum and not progress.partial:
                 progress.partial = f"ended without ever having {progress.expected.minimum} executors"
 
     def _backed_slots(self, progress: Progress) -> int:

@@ -93,6 +93,11 @@ class Onlooker:
             tasks.create_task(lw.ListWatch(self._client, PODS).run(self._pod))
             tasks.create_task(lw.ListWatch(self._client, GANGS_SEEN).run(self._gang))
 
+    @property
+    def seen(self) -> int:
+        """How many changes so far."""
+        return len(self._settled) + len(self._unsettled)
+
     def settle(self) -> Measurement:
         """Fold in what is old enough to be in order; returns ``live``."""
         self._unsettled.sort(key=lambda seen: seen.version)

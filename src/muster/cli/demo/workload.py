@@ -143,15 +143,14 @@ def _application(
 
 
 def _unique_names(rows: Iterable[TraceRow]) -> list[str]:
-    """DNS labels of at most 40 characters, so that Spark's pod names stay below 63."""
+    """DNS labels of at most 35 characters: with Spark's suffixes, services stay within 63."""
     seen: dict[str, int] = {}
     names = []
     for row in rows:
         words = row.extra.name or row.app_id.rsplit("/", 1)[-1]
         label = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-        label = label if len(label) <= 36 else f"{label[:16]}-{label[-19:]}"
-        label = re.sub(r"-+", "-", label).strip("-")
         label = label if label[:1].isalpha() else f"app-{label}"
+        label = label if len(label) <= 32 else f"{label[:14].rstrip('-')}-{label[-17:].lstrip('-')}"
         seen[label] = seen.get(label, 0) + 1
         names.append(label if seen[label] == 1 else f"{label}-{seen[label]}")
     return names
