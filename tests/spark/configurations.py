@@ -132,6 +132,15 @@ NOTABLE = [
     Case("factor with java's suffix", {"spark.executor.memoryOverheadFactor": ".25f", "spark.executor.memory": "10g"}),
     Case("factor that is no number", {"spark.executor.memoryOverheadFactor": "10%"}),
     Case("enormous factor", {"spark.executor.memoryOverheadFactor": "1e9"}),
+    Case(
+        "node selectors",
+        {
+            "spark.kubernetes.executor.node.selector.disk": "ssd",
+            "spark.kubernetes.driver.node.selector.disk": "none",
+            "spark.kubernetes.node.selector.disk": "any",
+            "spark.kubernetes.node.selector.example.com/pool": "etl",
+        },
+    ),
     Case("static with instances", {"spark.executor.instances": "7"}),
     Case("instances that are no number", {"spark.executor.instances": "many"}),
     Case("fractional instances", {"spark.executor.instances": "2.0"}),

@@ -197,7 +197,8 @@ def started(home: Path) -> Iterator[RealSpark]:
 
 def _container(pod: Any) -> dict[str, Any]:
     resources = pod.container().getResources()
-    return {
+    selector = dict(pod.pod().getSpec().getNodeSelector() or {})
+    return ({"nodeSelector": selector} if selector else {}) | {
         "requests": {key: str(value) for key, value in (resources.getRequests() or {}).items()},
         "limits": {key: str(value) for key, value in (resources.getLimits() or {}).items()},
     }

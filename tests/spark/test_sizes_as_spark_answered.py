@@ -11,6 +11,7 @@ from muster.cluster.resources import Resources
 from muster.devcluster.distribution import PINNED_VERSIONS
 from muster.spark.errors import InvalidSizeError
 from muster.spark.gang import MAX_EXECUTORS, executor_counts
+from muster.spark.node_selectors import driver_node_selector, executor_node_selector
 from muster.spark.properties import SparkProperties, read_properties
 from muster.spark.sizes import ExecutorRequests, PodSize, driver_size, executor_size, profile_size
 from tests.spark.recorded import read, sizes_file
@@ -78,6 +79,14 @@ def test_gangs_are_as_large_as_spark_starts_them(version: str, answer: dict[str,
         assert counts.maximum == initial
     else:
         assert counts.maximum == (ceiling if ceiling <= MAX_EXECUTORS else None)
+
+
+@pytest.mark.parametrize("version", PINNED_VERSIONS)
+def test_node_selectors_are_those_spark_writes(version: str) -> None:
+    answer = next(answer for answer in read(sizes_file(version)) if answer["name"] == "node selectors")
+    properties = read_properties(answer["properties"])
+    assert driver_node_selector(properties) == answer["driver"]["nodeSelector"]
+    assert executor_node_selector(properties) == answer["executor"]["nodeSelector"]
 
 
 @pytest.mark.parametrize("version", PINNED_VERSIONS)

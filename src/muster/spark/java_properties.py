@@ -9,7 +9,7 @@ from muster.spark.errors import PropertiesError
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _BLANK = " \t\f"
-_PAIR = re.compile(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
+_PAIR = re.compile(r"([^\\=: \t\f]*(?:\\.[^\\=: \t\f]*)*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u(.{0,4})|(.))", re.DOTALL)
 _FOUR_HEX = re.compile(r"[0-9A-Fa-f]{4}", re.ASCII)
 _CONTROL = {"t": "\t", "r": "\r", "n": "\n", "f": "\f"}
@@ -36,25 +36,25 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     An odd number of backslashes at the end of a line continues it, the next line's leading blanks go. A line is a
     comment when the first thing of a *logical* line is ``#`` or ``!``; comments are not continued.
     """
-    line, first, continued = "", 0, False
+    parts: list[str] = []
+    first, continued = 0, False
     naturals = _LINE_END.split(text)
     for number, natural in enumerate(naturals, start=1):
         rest = natural.lstrip(_BLANK)
-        if not line and (not rest or rest[0] in "#!"):
+        if not parts and (not rest or rest[0] in "#!"):
             # A lone backslash and the end of the text make an empty line, unless CR LF is between them (as in the JDK).
             continued = continued and not natural and number == len(naturals) and not text.endswith("\r\n")
             continue
         if not continued:
             first = number
-        line += rest
-        continued = (len(rest) - len(rest.rstrip("\\"))) % 2 == 1
-        if continued:
-            line = line[:-1]
-        else:
-            yield first, line
-            line = ""
-    if continued or line:
-        yield first, line
+        continued = rest.endswith("\\") and (len(rest) - len(rest.rstrip("\\"))) % 2 == 1
+        if not continued:
+            yield first, "".join(parts) + rest
+            parts.clear()
+        elif rest != "\\":
+            parts.append(rest[:-1])
+    if continued or parts:
+        yield first, "".join(parts)
 
 
 def _unescape(text: str, line: int) -> str:
