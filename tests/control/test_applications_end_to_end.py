@@ -183,3 +183,15 @@ async def test_secrets_in_the_configuration_are_in_no_object_that_muster_writes(
         assert secret not in repr(await cluster.gang(application))
         _, why = await cluster.why(application)
         assert secret not in repr(why)
+
+
+async def test_an_application_that_ended_while_muster_was_away_is_seen_to_have_ended() -> None:
+    async with running_cluster(ONE_NODE) as cluster:
+        application = await cluster.submit("app", executors=2, run_seconds=120)
+        await cluster.expect_phase(application, "Running")
+        await cluster.stop_muster()
+        await cluster.expect_succeeded(application)
+        await cluster.start_muster()
+        await cluster.expect_phase(application, "Finished")
+        following = await cluster.submit("following", executors=5, run_seconds=1)
+        await cluster.expect_succeeded(following)

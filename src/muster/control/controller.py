@@ -152,10 +152,10 @@ class Controller:
         self._handle(PodSeen(self._clock(), seen))
         if seen.role is not Role.DRIVER:
             return
-        if seen.finished:
-            self._forget(seen.application)
-        elif not self.synced.is_set():
+        if not self.synced.is_set():
             self._drivers[(seen.namespace, seen.name)] = pod
+        elif seen.finished:
+            self._forget(seen.application)
         elif seen.application not in self._sized:
             self._discover(pod, seen.application)
 
@@ -213,7 +213,9 @@ class Controller:
         drivers, self._drivers = self._drivers, {}
         for driver in drivers.values():
             key = facts.application_key(driver)
-            if key not in self._sized:
+            if facts.has_ended(driver):
+                self._forget(key)
+            elif key not in self._sized:
                 self._discover(driver, key)
 
     async def _tick(self) -> None:

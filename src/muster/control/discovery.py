@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -19,6 +18,7 @@ from muster.scheduling.model import Application, ApplicationKey, PodShape
 from muster.spark import names
 from muster.spark.annotations import annotation_sizes, application_sizes, archived_sizes, require_agreement
 from muster.spark.errors import SparkConfigurationError
+from muster.spark.node_selectors import executor_node_selector
 from muster.spark.properties import read_properties
 
 _log = structlog.get_logger("muster.discovery")
@@ -30,8 +30,6 @@ FIRST_LOOK = 0.2
 LONGEST_LOOK = 5.0
 AT_ONCE = 64
 """ConfigMaps asked for at a time; after a restart there may be thousands."""
-
-_SELECTOR = re.compile(r"spark\.kubernetes\.(?:(driver|executor)\.)?node\.selector\.(.+)")
 
 
 class Discovery:
@@ -158,11 +156,5 @@ def executor_constraints(driver: PodConstraints, properties: Mapping[str, str]) 
     Node selectors are in the configuration. Tolerations and affinity can only come from a pod template, which is
     not readable; the driver's usually is the same one, so the driver's are taken.
     """
-    selector: dict[str, str] = {}
-    for key, value in properties.items():
-        match = _SELECTOR.fullmatch(key)
-        if match is not None and match[1] != "driver":
-            selector[match[2]] = value
-    if not properties:
-        selector = dict(driver.node_selector)
+    selector = executor_node_selector(properties) if properties else dict(driver.node_selector)
     return PodConstraints(tuple(sorted(selector.items())), driver.terms, driver.tolerations)

@@ -51,6 +51,10 @@ def created_at(pod: k.Pod) -> float:
     return parse_time(stamp) if stamp else 0.0
 
 
+def has_ended(pod: k.Pod) -> bool:
+    return pod.status.phase in _ENDED
+
+
 def is_gated(pod: k.Pod) -> bool:
     return any(gate.name == names.GANG_GATE for gate in pod.spec.scheduling_gates)
 
@@ -87,7 +91,7 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         constraints=constraints_of(spec) if spark else PodConstraints(),
         gated=spark and is_gated(pod),
         running=status.phase == "Running",
-        finished=status.phase in _ENDED,
+        finished=has_ended(pod),
         terminating=meta.deletion_timestamp is not None,
         assigned=annotations.get(names.SLOT_ANNOTATION, "") if spark else "",
         extra=spark and annotations.get(names.EXTRA_ANNOTATION) == "true",
