@@ -17,19 +17,16 @@ def capacities(available: Int64s, vector: Int64s) -> Int64s:
     Source: ``GetNodeCapacity`` of palantir/k8s-spark-scheduler-lib: the minimum over resources of the floor division,
     no limit from a resource that is not asked for, nothing on a node that is over-reserved in any resource.
     """
-    required_amounts = vector.tolist() + [0] * (len(available) - len(vector))
+    wanted = vector.tolist()
     result: Int64s | None = None
-    overdrawn: npt.NDArray[np.bool_] | None = None
-    for amounts, required in zip(available, required_amounts, strict=True):
+    for amounts, required in zip(available, wanted, strict=False):
         if required > 0:
             fit = amounts // required
             result = fit if result is None else np.minimum(result, fit, out=result)
-        elif amounts.size and amounts.min() < 0:
-            negative = amounts < 0
-            overdrawn = negative if overdrawn is None else overdrawn | negative
     if result is None:
         result = np.full(available.shape[1], UNLIMITED, dtype=np.int64)
     np.maximum(result, 0, out=result)
-    if overdrawn is not None:
-        result[overdrawn] = 0
+    # Divided amounts are 0 when overdrawn already; nearly always nothing is overdrawn at all.
+    if available.size and available.min() < 0:
+        result[(available < 0).any(axis=0)] = 0
     return result

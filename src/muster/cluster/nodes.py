@@ -13,7 +13,7 @@ from muster.cluster.changes import ChangeLog
 from muster.cluster.constraints import UNCONSTRAINED, PodConstraints, Taint
 from muster.cluster.labels import LabelIndex
 from muster.cluster.lru import LeastRecentlyUsed
-from muster.cluster.ordering import LabelPriority, NameRanks, NodeFacts, UsageOrder, fullest_zone_first, kept_bounds
+from muster.cluster.ordering import LabelPriority, NameRanks, NodeFacts, UsageOrder, fullest_zone_first, kept_edges
 from muster.cluster.resources import CPU, GPU, MEMORY, PODS, Resources
 
 Int64s = npt.NDArray[np.int64]
@@ -238,12 +238,12 @@ class NodeTable:
         ``priority``, a stable sort by the rank of the label's value comes on top.
         """
         self._refresh_order()
-        rows, bounds = self._order.rows, self._order.bounds
+        rows, edges = self._order.rows, self._order.edges
         if among is not None:
             kept = among.take(rows)
             rows = rows[kept]
-            bounds = kept_bounds(kept, bounds)
-        rows = fullest_zone_first(rows, bounds, self.free[1], self.free[0], self.zone_names)
+            edges = kept_edges(kept, edges)
+        rows = fullest_zone_first(rows, edges, self.free[1], self.free[0], self.zone_names)
         return rows if priority is None else self._prioritized(rows, priority)
 
     def capacity(self, vector: Int64s, constraints: PodConstraints = UNCONSTRAINED) -> Int64s:
@@ -288,14 +288,10 @@ class NodeTable:
         if changed is None or len(changed) > size // 4:
             found.amounts = capacities(self.free, vector)
             found.amounts *= eligible
-            found.total = int(found.amounts.sum())
         else:
             found.amounts = _resized(found.amounts, size)
-            rows = np.unique(changed)
-            before = int(found.amounts.take(rows).sum())
-            now = capacities(self.free.take(rows, axis=1), vector) * eligible.take(rows)
-            found.amounts[rows] = now
-            found.total += int(now.sum()) - before
+            found.amounts[changed] = capacities(self.free.take(changed, axis=1), vector) * eligible.take(changed)
+        found.total = int(found.amounts.sum())
         found.position = self._changes.head
         return found
 
@@ -310,7 +306,7 @@ class NodeTable:
         if changed is None or not self._order.worth_repairing(len(changed)):
             self._order.rebuild(facts)
         else:
-            self._order.repair(np.unique(changed), facts, renamed)
+            self._order.repair(changed, facts, renamed)
         self._order_position = self._changes.head
 
     def _prioritized(self, rows: Int64s, priority: LabelPriority) -> Int64s:

@@ -96,71 +96,70 @@ class UsageOrder:
 
     def __init__(self) -> None:
         self.rows: Int64s = np.empty(0, dtype=np.int64)
-        self.bounds: Int64s = np.zeros(1, dtype=np.int64)
+        self.edges: list[int] = [0]
         """[zones + 1] where each zone code begins in ``rows``."""
         self._keys: Keys = np.empty(0, dtype=np.complex128)
 
     def rebuild(self, facts: NodeFacts) -> None:
         """Sort everything."""
-        self.rows, self._keys, self.bounds = _sorted_by_zone(facts.present.nonzero()[0], facts)
+        self.rows, self._keys, self.edges = _sorted_by_zone(facts.present.nonzero()[0], facts)
 
     def repair(self, changed: Int64s, facts: NodeFacts, renamed: bool) -> None:
-        """Move the ``changed`` rows (distinct) to where they belong now; with ``renamed``, ranks of others shifted."""
+        """Move the ``changed`` rows (some perhaps twice) to where they belong; ``renamed``: ranks of others shifted."""
         moved = np.zeros(len(facts.present), dtype=np.bool_)
         moved[changed] = True
         stays = ~moved.take(self.rows)
         rows = self.rows[stays]
         keys = facts.keys(rows) if renamed else self._keys[stays]
-        bounds = kept_bounds(stays, self.bounds)
-        bounds = np.append(bounds, np.full(facts.zone_count + 1 - len(bounds), bounds[-1]))
+        edges = kept_edges(stays, self.edges)
+        edges += [edges[-1]] * (facts.zone_count + 1 - len(edges))
 
-        arriving, arriving_keys, starts = _sorted_by_zone(changed[facts.present.take(changed)], facts)
+        arriving, arriving_keys, starts = _sorted_by_zone((moved & facts.present).nonzero()[0], facts)
         positions = np.arange(len(arriving))
-        edges, firsts = bounds.tolist(), starts.tolist()
-        for zone in range(facts.zone_count):
-            first, last = firsts[zone], firsts[zone + 1]
+        for zone, (first, last) in enumerate(pairwise(starts)):
             if first < last:
                 segment = keys[edges[zone] : edges[zone + 1]]
                 positions[first:last] += segment.searchsorted(arriving_keys[first:last]) + edges[zone]
-        self.rows = _merged(rows, arriving, positions)
-        self._keys = _merged(keys, arriving_keys, positions)
-        self.bounds = bounds + starts
+        kept = np.ones(len(rows) + len(arriving), dtype=np.bool_)
+        kept[positions] = False
+        self.rows = _merged(rows, arriving, kept, positions)
+        self._keys = _merged(keys, arriving_keys, kept, positions)
+        self.edges = [edge + start for edge, start in zip(edges, starts, strict=True)]
 
     def worth_repairing(self, changes: int) -> bool:
         return changes * _REBUILD_SHARE <= len(self.rows)
 
 
-def kept_bounds(kept: Bools, bounds: Int64s) -> Int64s:
-    """Where the segments that begin at ``bounds`` begin once only the ``kept`` positions are left."""
-    edges = bounds.tolist()
-    counts = [np.count_nonzero(kept[first:last]) for first, last in pairwise(edges)]
-    return np.asarray([0, *accumulate(counts)], dtype=np.int64)
+def kept_edges(kept: Bools, edges: Sequence[int]) -> list[int]:
+    """Where the segments that begin at ``edges`` begin once only the ``kept`` positions are left."""
+    return [0, *accumulate(int(np.count_nonzero(kept[first:last])) for first, last in pairwise(edges))]
 
 
-def fullest_zone_first(rows: Int64s, bounds: Int64s, memory: Int64s, cpu: Int64s, names: Sequence[str]) -> Int64s:
+def fullest_zone_first(rows: Int64s, edges: Sequence[int], memory: Int64s, cpu: Int64s, names: Sequence[str]) -> Int64s:
     """Rows grouped by zone code, as whole zones in ascending order of their summed free memory, cpu, and name."""
-    edges = bounds.tolist()
-    zones = [(code, rows[first:last]) for code, (first, last) in enumerate(pairwise(edges)) if first < last]
+    zones = [(code, first, last) for code, (first, last) in enumerate(pairwise(edges)) if first < last]
     if len(zones) < 2:
         return rows
-    ranked = sorted(
-        (int(memory.take(members).sum()), int(cpu.take(members).sum()), names[code], members) for code, members in zones
-    )
-    return np.concatenate([members for *_, members in ranked])
+    starts = [first for _, first, _ in zones]
+    memories = np.add.reduceat(memory.take(rows), starts).tolist()
+    cpus = [0] * len(zones)
+    if len(set(memories)) < len(zones):
+        cpus = np.add.reduceat(cpu.take(rows), starts).tolist()
+    ranked = sorted(range(len(zones)), key=lambda at: (memories[at], cpus[at], names[zones[at][0]]))
+    return np.concatenate([rows[zones[at][1] : zones[at][2]] for at in ranked])
 
 
-def _sorted_by_zone(rows: Int64s, facts: NodeFacts) -> tuple[Int64s, Keys, Int64s]:
+def _sorted_by_zone(rows: Int64s, facts: NodeFacts) -> tuple[Int64s, Keys, list[int]]:
     """The rows sorted, their keys, and [zones + 1] where each zone begins."""
     keys, zones = facts.keys(rows), facts.zones.take(rows)
     order = np.lexsort((keys.imag, keys.real, zones))
-    return rows.take(order), keys.take(order), zones.take(order).searchsorted(np.arange(facts.zone_count + 1))
+    edges: list[int] = zones.take(order).searchsorted(np.arange(facts.zone_count + 1)).tolist()
+    return rows.take(order), keys.take(order), edges
 
 
-def _merged(kept: npt.NDArray[T], arriving: npt.NDArray[T], positions: Int64s) -> npt.NDArray[T]:
-    """Both arrays as one, the arriving elements at ``positions`` of it."""
-    result = np.empty(len(kept) + len(arriving), dtype=kept.dtype)
-    free = np.ones(len(result), dtype=np.bool_)
-    free[positions] = False
-    result[free] = kept
+def _merged(rest: npt.NDArray[T], arriving: npt.NDArray[T], kept: Bools, positions: Int64s) -> npt.NDArray[T]:
+    """Both as one array: the ``rest`` where ``kept``, the arriving elements at ``positions``."""
+    result = np.empty(len(kept), dtype=rest.dtype)
+    result[kept] = rest
     result[positions] = arriving
     return result

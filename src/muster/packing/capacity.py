@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from muster.cluster.capacity import UNLIMITED, capacities
-from muster.packing.model import Gang, Int64s
+from muster.packing.model import Bools, Gang, Int64s
 
 
 def in_order(gang: Gang, rows: Int64s) -> Int64s:
@@ -22,13 +20,13 @@ def beside_driver(gang: Gang, driver: Int64s, rows: Int64s) -> Int64s:
     return capacities(left, gang.executor)
 
 
-def driver_rows(gang: Gang, driver: Int64s, rows: Int64s) -> Int64s:
-    """Those of ``rows`` that have room for the driver, in order."""
-    fits = np.ones(len(rows), dtype=np.bool_)
-    amounts_wanted = driver.tolist() + [0] * (len(gang.available) - len(driver))
-    for amounts, wanted in zip(gang.available, amounts_wanted, strict=True):
-        fits &= amounts.take(rows) >= wanted
-    return rows[fits]
+def room_for(gang: Gang, driver: Int64s) -> Bools:
+    """[N] rows that have room for the driver."""
+    fits: Bools = gang.available[0] >= driver[0]
+    wanted = driver.tolist() + [0] * (len(gang.available) - len(driver))
+    for amounts, required in zip(gang.available[1:], wanted[1:], strict=True):
+        fits &= amounts >= required
+    return fits
 
 
-__all__ = ["UNLIMITED", "beside_driver", "capacities", "driver_rows", "in_order"]
+__all__ = ["UNLIMITED", "beside_driver", "capacities", "in_order", "room_for"]

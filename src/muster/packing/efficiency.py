@@ -15,6 +15,8 @@ from muster.packing.model import Bools, Float64s, Gang, Int64s, Packing
 _UNITS = np.array([[1000], [1], [1]], dtype=np.int64)
 """Base units (millicores, bytes, devices) per whole unit."""
 
+_LISTED = 2**13
+
 
 class Efficiency(NamedTuple):
     """Used share of schedulable, averaged over nodes: 0 to 1 (above 1 when overdrawn)."""
@@ -55,7 +57,8 @@ def cluster_efficiency(gang: Gang, packing: Packing, rows: Int64s, *, charge_exe
 def placed_efficiency(gang: Gang, packing: Packing, *, charge_executors: bool) -> float:
     """Average of the largest share over [driver's node, each executor's node …]: a node counts once per pod.
 
-    Summed one by one in this order, as the original does: zones of equal efficiency must compare equal.
+    Summed one by one in this order, as the original does, so that zones which it takes for equal are equal here; only
+    gangs beyond any tie are summed by node.
     """
     rows, pods = packing.rows, packing.counts
     charged = gang.executor[:3, None] * (pods if charge_executors else np.zeros_like(pods))
@@ -70,10 +73,16 @@ def placed_efficiency(gang: Gang, packing: Packing, *, charge_executors: bool) -
             charged = np.concatenate([charged, gang.driver[:3, None]], axis=1)
     available, schedulable = gang.available[:3].take(rows, axis=1), gang.schedulable[:3].take(rows, axis=1)
     largest = node_efficiencies(available, schedulable, charged).max(axis=0)
-    listed = np.repeat(largest[: len(pods)], pods)
-    if gang.driver is not None:
-        listed = np.concatenate([largest[driver_at : driver_at + 1], listed])
-    return float(listed.cumsum()[-1]) / len(listed) if len(listed) else 0.0
+    total = float(largest[driver_at]) if gang.driver is not None else 0.0
+    placed = int(pods.sum())
+    if placed <= _LISTED:
+        # Adding begins with the driver's node: cumsum adds one by one, where sum adds in pairs.
+        listed = np.repeat(largest[: len(pods)], pods)
+        total = float(np.concatenate([[total], listed]).cumsum()[-1])
+    else:
+        total += float(largest[: len(pods)] @ pods)
+    nodes = placed + (gang.driver is not None)
+    return total / nodes if nodes else 0.0
 
 
 def _charge(charged: Int64s, gang: Gang, packing: Packing, charge_executors: bool) -> None:

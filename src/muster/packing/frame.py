@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from muster.packing.capacity import beside_driver, driver_rows, in_order
+from muster.packing.capacity import beside_driver, in_order, room_for
 from muster.packing.efficiency import placed_efficiency
 from muster.packing.model import NO_DRIVER, Gang, Int64s, Packing, Place
 
@@ -51,7 +51,7 @@ def _pack(gang: Gang, drivers: Int64s, executors: Int64s, place: Place, interlea
     if total < gang.count:
         return None
     if gang.driver is not None:
-        drivers = driver_rows(gang, gang.driver, drivers)
+        drivers = drivers[room_for(gang, gang.driver).take(drivers)]
         if not len(drivers):
             return None
     if gang.count == 0:

@@ -14,7 +14,8 @@ def tightly_pack(gang: Gang) -> Packing | None:
 
 def fill_in_order(capacity: Int64s, count: int) -> tuple[Int64s, Int64s]:
     """As many as fit on each position in turn, until ``count`` are placed."""
-    positions = capacity.nonzero()[0]
+    # Each position takes one at least: no more than ``count`` of them are needed.
+    positions = capacity.nonzero()[0][:count]
     counts = np.minimum(capacity.take(positions), count)
     sums = counts.cumsum()
     last = int(sums.searchsorted(count))
