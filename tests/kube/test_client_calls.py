@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from muster.kube.client import PatchType
@@ -202,7 +204,7 @@ async def test_no_error_shows_the_token(api, client):
 
 
 async def test_a_server_that_is_not_there_is_unreachable_and_asked_again(client, clock, api):
-    client.access.__dict__["server"] = "http://127.0.0.1:1"
+    client.access = replace(client.access, server="http://127.0.0.1:1")
     with pytest.raises(ApiError) as caught:
         await client.create(PODS, {"metadata": {"generateName": "b-"}}, "a")
     assert caught.value.unreachable

@@ -141,7 +141,7 @@ def _gang_status() -> Schema:
             "running": _integer("Executors on a node and not finished.", default=0),
             "held": _integer("Executors that wait for room behind the scheduling gate.", default=0),
             "extras": _integer("Executors above the minimum.", default=0),
-            "wait": _text("How long it has waited for its reservation: 3m20s.", 32),
+            "wait": _text("How long it waited for its reservation, e.g. 3m20s; empty while it waits.", 32),
             "found": _time("When its sizes were known."),
             "reservedAt": _time("When driver and minimum were reserved together."),
             "driverBound": _time("When the driver was on its node."),

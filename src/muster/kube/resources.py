@@ -101,7 +101,7 @@ class GangStatus(KubeStruct, frozen=True):
     held: int = 0
     extras: int = 0
     wait: str = ""
-    """How long it has waited for its reservation (and waits no more once it has it), for people: ``3m20s``."""
+    """How long it waited for its reservation, for people: ``3m20s``; empty while it waits."""
     found: str | None = None
     reserved_at: str | None = None
     driver_bound: str | None = None
