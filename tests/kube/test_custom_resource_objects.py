@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import jsonschema
 import msgspec
 import pytest
 
 from muster.kube.definitions import gang_definition, queue_definition
 from muster.kube.objects import ObjectMeta
-from muster.kube.resources import Gang, GangDriver, GangExecutor, GangSlots, GangSpec, Queue, QueueSpec, Shape
+from muster.kube.resources import (
+    Gang,
+    GangDriver,
+    GangExecutor,
+    GangProfile,
+    GangSlots,
+    GangSpec,
+    Queue,
+    QueueSpec,
+    Shape,
+)
 
 
 def struct_fields(kind: object, path: str = "") -> set[str]:
@@ -77,3 +88,19 @@ def test_a_queue_written_by_hand_gets_the_same_defaults_from_struct_and_schema()
     defaults = {name: field["default"] for name, field in spec["properties"].items() if "default" in field}
     assert defaults == {"policy": "FIFO", "weight": 1, "driverShare": 100}
     assert msgspec.convert(defaults, QueueSpec) == QueueSpec()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        GangSpec(application_id="spark-1", driver=GangDriver("d")),
+        GangSpec(application_id="spark-1", executor=GangExecutor(Shape())),
+        GangSpec(application_id="spark-1", profiles=(GangProfile(1),)),
+    ],
+    ids=["sizes unknown", "executors without requests", "a profile without requests"],
+)
+def test_a_gang_that_says_little_is_still_one_that_the_api_accepts(spec):
+    """What is empty is not written, so the schema must not require it."""
+    schema = gang_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    gang = Gang(metadata=ObjectMeta(name="spark-1"), spec=spec)
+    jsonschema.Draft4Validator(schema).validate(msgspec.json.decode(msgspec.json.encode(gang)))

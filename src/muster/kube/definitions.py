@@ -86,7 +86,6 @@ def _gang_spec() -> Schema:
             "executor": _object(
                 "An executor of the default resource profile; absent when its size is not known.",
                 {"shape": _shape("What an executor asks of its node.")},
-                required=["shape"],
             ),
             "minExecutors": _integer("Executors that get their slots together with the driver.", default=0),
             "maxExecutors": _integer("Ceiling with dynamic allocation; null or absent means none.", nullable=True),
@@ -98,7 +97,7 @@ def _gang_spec() -> Schema:
                         "id": _integer("Value of the label spark-exec-resourceprofile-id."),
                         "shape": _shape("What an executor of this profile asks of its node."),
                     },
-                    required=["id", "shape"],
+                    required=["id"],
                 ),
                 100,
                 keys=["id"],
@@ -250,7 +249,6 @@ def _shape(description: str) -> Schema:
             "terms": _list("Required node affinity; one of the terms must match.", term, 100),
             "tolerations": _list("Tolerated taints.", toleration, 1000),
         },
-        required=["requests"],
     )
 
 
