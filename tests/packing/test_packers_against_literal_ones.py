@@ -92,6 +92,18 @@ def test_a_capacity_known_beforehand_changes_nothing(name: str, question: tuple[
     assert np.array_equal(known.capacity, before)
 
 
+@pytest.mark.parametrize("driver_rows", [[0], [1, 0]])
+def test_a_row_closed_to_executors_may_still_take_the_driver(driver_rows: list[int]) -> None:
+    amounts = np.array([[4000, 2000, 2000], [4, 2, 2], [0, 0, 0]])
+    each, rows = np.array([1000, 1, 0]), np.arange(3)
+    closed = Gang(amounts, amounts, each, each, 4, np.array(driver_rows), rows, rows * 0, np.array([0, 2, 2]))
+    for name in PACKERS:
+        packing = find_packer(name).pack(closed)
+        assert packing is not None
+        assert packing.driver_row == 0
+        assert sorted(zip(packing.rows.tolist(), packing.counts.tolist(), strict=True)) == [(1, 2), (2, 2)]
+
+
 def test_a_hundred_thousand_executors_are_counted_not_listed() -> None:
     nodes = 5_000
     amounts = np.array([[64_000], [256 << 30], [0]]) * np.ones(nodes, dtype=np.int64)

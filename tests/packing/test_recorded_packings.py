@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from muster.cluster.resources import CPU, GPU, MEMORY, Resources
-from muster.packing.capacity import UNLIMITED, beside_driver, capacities
+from muster.packing.capacity import UNLIMITED, beside_driver, beside_driver_on, capacities
 from muster.packing.efficiency import average_efficiency, cluster_efficiency, node_efficiencies
 from muster.packing.model import Gang, Packing
 from muster.packing.registry import find_packer
@@ -142,8 +142,10 @@ def test_measures_efficiency_like_the_original(case: dict[str, Any]) -> None:
         assert averages == pytest.approx([expected[key] for key in ("cpu", "memory", "gpu", "max")], abs=1e-4)
 
 
-def test_beside_the_driver_less_fits() -> None:
-    available = np.array([[3000], [4], [4]])
-    gang = Gang(available, available, None, np.array([1000, 1, 1]), 1, np.array([0]), np.array([0]), np.array([0]))
-    assert capacities(available, gang.executor).tolist() == [3]
-    assert beside_driver(gang, np.array([1500, 1, 1]), np.array([0])).tolist() == [1]
+@pytest.mark.parametrize("case", GOLDEN["capacity"], ids=str)
+def test_counts_executors_beside_a_driver_like_the_original(case: list[Any]) -> None:
+    available, driver, executor, expected = case
+    amounts_there = columns([available])
+    gang = Gang(amounts_there, amounts_there, None, vector(executor), 1, *[np.array([0])] * 3)
+    assert beside_driver(gang, vector(driver), np.array([0])).tolist() == [expected]
+    assert beside_driver_on(gang, vector(driver), 0) == expected

@@ -70,8 +70,8 @@ def breakdown(table: NodeTable, constraints: PodConstraints, vector: Int64s) -> 
         selector_labels=_selector_labels(table, constraints, selector),
         affinity_requirements=_requirements(table, constraints, affinity),
         taints=_taints(table, constraints, taint),
-        too_small_in=_short(table, table.allocatable.take(too_small, axis=1), vector),
-        too_full_in=_short(table, table.free.take(too_full, axis=1), vector),
+        too_small_in=_short(table, table.allocatable[:, too_small], vector),
+        too_full_in=_short(table, table.free[:, too_full], vector),
     )
 
 

@@ -290,7 +290,7 @@ class NodeTable:
             found.amounts *= eligible
         else:
             found.amounts = _resized(found.amounts, size)
-            found.amounts[changed] = capacities(self.free.take(changed, axis=1), vector) * eligible.take(changed)
+            found.amounts[changed] = capacities(self.free[:, changed], vector) * eligible.take(changed)
         found.total = int(found.amounts.sum())
         found.position = self._changes.head
         return found

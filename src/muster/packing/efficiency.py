@@ -49,8 +49,8 @@ def cluster_efficiency(gang: Gang, packing: Packing, rows: Int64s, *, charge_exe
     """Averages over ``rows`` as they would be with the packing in place."""
     charged = np.zeros_like(gang.available[:3])
     _charge(charged, gang, packing, charge_executors)
-    available, schedulable = gang.available[:3].take(rows, axis=1), gang.schedulable[:3].take(rows, axis=1)
-    shares = node_efficiencies(available, schedulable, charged.take(rows, axis=1))
+    available, schedulable = gang.available[:3, rows], gang.schedulable[:3, rows]
+    shares = node_efficiencies(available, schedulable, charged[:, rows])
     return average_efficiency(shares, schedulable[2] != 0)
 
 
@@ -71,7 +71,7 @@ def placed_efficiency(gang: Gang, packing: Packing, *, charge_executors: bool) -
             driver_at = len(rows)
             rows = np.append(rows, packing.driver_row)
             charged = np.concatenate([charged, gang.driver[:3, None]], axis=1)
-    available, schedulable = gang.available[:3].take(rows, axis=1), gang.schedulable[:3].take(rows, axis=1)
+    available, schedulable = gang.available[:3, rows], gang.schedulable[:3, rows]
     largest = node_efficiencies(available, schedulable, charged).max(axis=0)
     total = float(largest[driver_at]) if gang.driver is not None else 0.0
     placed = int(pods.sum())

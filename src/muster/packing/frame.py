@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from muster.packing.capacity import beside_driver, in_order, room_for
+from muster.packing.capacity import beside_driver, beside_driver_on, in_order, room_for
 from muster.packing.efficiency import placed_efficiency
 from muster.packing.model import NO_DRIVER, Gang, Int64s, Packing, Place
 
@@ -18,7 +18,7 @@ _NOWHERE = np.empty(0, dtype=np.int64)
 
 def pack_anywhere(gang: Gang, place: Place, *, interleaved: bool = False) -> Packing | None:
     """Place the gang over all rows of its orders."""
-    return _pack(gang, gang.driver_order, gang.executor_order, place, interleaved)
+    return _pack(gang, _with_room(gang), gang.executor_order, place, interleaved)
 
 
 def pack_in_best_zone(gang: Gang, place: Place, *, charge_executors: bool) -> Packing | None:
@@ -30,13 +30,14 @@ def pack_in_best_zone(gang: Gang, place: Place, *, charge_executors: bool) -> Pa
     """
     charge_executors = charge_executors or gang.driver is None
     visited = gang.driver_order if gang.driver is not None else gang.executor_order
-    driver_zones, executor_zones = gang.zones.take(gang.driver_order), gang.zones.take(gang.executor_order)
+    drivers = _with_room(gang)
+    driver_zones, executor_zones = gang.zones.take(drivers), gang.zones.take(gang.executor_order)
     best, best_efficiency = None, 0.0 if gang.driver is not None else -1.0
     for zone in _by_first_appearance(gang.zones.take(visited)):
         executor_rows = gang.executor_order[executor_zones == zone]
         if not len(executor_rows):
             continue
-        packing = _pack(gang, gang.driver_order[driver_zones == zone], executor_rows, place, interleaved=False)
+        packing = _pack(gang, drivers[driver_zones == zone], executor_rows, place, interleaved=False)
         if packing is None:
             continue
         efficiency = placed_efficiency(gang, packing, charge_executors=charge_executors)
@@ -45,17 +46,23 @@ def pack_in_best_zone(gang: Gang, place: Place, *, charge_executors: bool) -> Pa
     return best
 
 
+def _with_room(gang: Gang) -> Int64s:
+    """The rows of the driver order that have room for the driver."""
+    if gang.driver is None:
+        return _NOWHERE
+    return gang.driver_order[room_for(gang, gang.driver).take(gang.driver_order)]
+
+
 def _pack(gang: Gang, drivers: Int64s, executors: Int64s, place: Place, interleaved: bool) -> Packing | None:
+    """``drivers`` are the rows that have room for the driver, ``executors`` those that executors may use."""
+    if gang.driver is not None and not len(drivers):
+        return None
+    if gang.count == 0:
+        return Packing(NO_DRIVER if gang.driver is None else int(drivers[0]), _NOWHERE, _NOWHERE)
     capacity = in_order(gang, executors)
     total = int(np.minimum(capacity, gang.count).sum())
     if total < gang.count:
         return None
-    if gang.driver is not None:
-        drivers = drivers[room_for(gang, gang.driver).take(drivers)]
-        if not len(drivers):
-            return None
-    if gang.count == 0:
-        return Packing(NO_DRIVER if gang.driver is None else int(drivers[0]), _NOWHERE, _NOWHERE)
     driver_row = NO_DRIVER
     if gang.driver is not None:
         chosen = _choose_driver(gang, gang.driver, drivers, executors, capacity, total)
@@ -80,15 +87,17 @@ def _choose_driver(
     if not len(positions):
         return first, None, 0
     position = int(positions[0])
-    left = int(beside_driver(gang, driver, drivers[:1])[0])
+    # A capacity the caller knows beforehand may be smaller than the amounts alone allow.
+    left = min(beside_driver_on(gang, driver, first), int(capacity[position]))
     if total - min(int(capacity[position]), gang.count) + min(left, gang.count) >= gang.count:
         return first, position, left
     where = np.full(gang.available.shape[1], -1, dtype=np.int64)
     where[executors] = np.arange(len(executors))
     at = where.take(drivers)
     shared = at >= 0
-    lefts = beside_driver(gang, driver, drivers)
-    before, after = np.minimum(capacity.take(at), gang.count), np.minimum(lefts, gang.count)
+    known = capacity.take(at)
+    lefts = np.minimum(beside_driver(gang, driver, drivers), known)
+    before, after = np.minimum(known, gang.count), np.minimum(lefts, gang.count)
     fitting = total + np.where(shared, after - before, 0) >= gang.count
     winner = int(fitting.argmax())
     if not fitting[winner]:
