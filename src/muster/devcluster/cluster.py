@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from muster.devcluster.distribution import ensure_spark
-from muster.devcluster.node_pool import NodePool
+from muster.devcluster.node_pool import VIRTUAL_LABEL, NodePool
 from muster.devcluster.pace import Pace
 from muster.devcluster.process_kubelet import ProcessKubelet
 from muster.devcluster.real_spark import SparkJob, SubmissionResult, submit_real
@@ -113,8 +113,18 @@ class DevCluster:
         await self._exits.aclose()
 
     async def submit(self, application: VirtualApplication) -> Identity:
-        """Submit a virtual application as spark-submit would. Raises ``ApiError``."""
+        """Submit a virtual application as spark-submit would, kept off the process node if there is one.
+
+        Raises ``ApiError`` and ``InvalidSizeError``.
+        """
+        if self._wants_processes:
+            selector = {VIRTUAL_LABEL: "true"} | application.node_selector
+            application = msgspec.structs.replace(application, node_selector=selector)
         return await submit(self._spark_client, application)
+
+    async def ended(self, submitted: Identity) -> int:
+        """Waits for the end of a virtual application; the exit code of its driver."""
+        return await self.spark.ended(submitted.application_id)
 
     async def submit_real(self, job: SparkJob, *, timeout: float = 300.0) -> SubmissionResult:
         """Run the distribution's own spark-submit and wait for the application's end (needs ``processes``)."""

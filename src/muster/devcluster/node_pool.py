@@ -6,7 +6,10 @@ from typing import Any
 
 import msgspec
 
-from muster.spark.names import POOL_LABEL
+from muster.spark.names import GROUP, POOL_LABEL
+
+VIRTUAL_LABEL = f"devcluster.{GROUP}/virtual"
+"""On virtual nodes, "true": pods that are no real programs select it when there are other nodes, too."""
 
 KUBELET_VERSION = "v1.34.1"
 
@@ -98,6 +101,11 @@ def allocatable(pool: NodePool) -> dict[str, str]:
         "pods": str(pool.max_pods),
         **{name: str(amount) for name, amount in pool.extended.items()},
     }
+
+
+def virtual(pool: NodePool) -> NodePool:
+    """The pool with the label that tells virtual nodes from real ones."""
+    return msgspec.structs.replace(pool, labels={VIRTUAL_LABEL: "true"} | pool.labels)
 
 
 def node_objects(pool: NodePool, now: str, first_number: int = 0) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from muster.cluster.resources import Resources
-from muster.devcluster.node_pool import NodePool, node_objects, pod_network
+from muster.devcluster.node_pool import NodePool, node_objects, pod_network, virtual
 from muster.devcluster.node_registration import LEASE_SECONDS, register_node, renew_lease
 from muster.devcluster.pace import Pace
 from muster.devcluster.pod_status import (
@@ -30,11 +30,13 @@ from muster.devcluster.pod_status import (
 from muster.devcluster.virtual_application import EXIT_CODE, RUN_SECONDS
 from muster.kube.client import Client, PatchType
 from muster.kube.errors import ApiError
-from muster.kube.kinds import PODS
+from muster.kube.kinds import CONFIG_MAPS, PODS
 from muster.kube.list_watch import Deleted, ListWatch, Synced, WatchedEvent
 from muster.kube.objects import Pod, Present
 from muster.kube.timestamps import format_time
 
+VOLUME_RETRY_SECONDS = (0.1, 2.0)
+"""First and longest wait for a missing ConfigMap, real time; retried for as long as the pod exists."""
 DEFAULT_GRACE_SECONDS = 30
 
 _POD_STATUS = PODS.decoding_to(Present)
@@ -90,11 +92,13 @@ class VirtualKubelets:
         concurrent_calls: int = 16,
     ) -> None:
         self._client = client
-        self._pools = tuple(pools)
+        self._pools = tuple(map(virtual, pools))
         self._pace = pace
         self._programs = programs
         self._calls = asyncio.Semaphore(concurrent_calls)
         self._pods: dict[str, _PodRun] = {}
+        self._config_maps: set[tuple[str, str]] = set()
+        """Namespace and name of those that were there once: names made by Spark are never used twice."""
         self._background: set[asyncio.Task[None]] = set()
         self.nodes: dict[str, VirtualNode] = {}
         self.started = 0
@@ -193,6 +197,8 @@ class VirtualKubelets:
             self._release_later(run)
 
     async def _live(self, run: _PodRun, node: VirtualNode) -> None:
+        if not await self._mount(run):
+            return
         pod, address = run.pod, node.next_address()
         containers = containers_of(pod)
         started = self._now()
@@ -206,6 +212,26 @@ class VirtualKubelets:
             self.running -= 1
         ends = {name: ContainerEnd(code, self._now()) for name, _ in containers}
         await self._report(pod, ended(containers, ends, started))
+
+    async def _mount(self, run: _PodRun) -> bool:
+        """Waits until the pod's ConfigMaps exist; whether they do (not when it was deleted before)."""
+        namespace = run.pod.metadata.namespace
+        wait, longest = VOLUME_RETRY_SECONDS
+        for volume in run.pod.spec.volumes:
+            name = volume.config_map.name if volume.config_map is not None else ""
+            while name and (namespace, name) not in self._config_maps:
+                try:
+                    async with self._calls:
+                        await self._client.get(CONFIG_MAPS.decoding_to(Present), name, namespace)
+                    self._config_maps.add((namespace, name))
+                except ApiError as error:
+                    if not error.not_found:
+                        raise
+                    if run.terminate.is_set():
+                        return False
+                    await self._client.clock.sleep(wait)
+                    wait = min(2 * wait, longest)
+        return True
 
     async def _exit_code(self, pod: RunningPod) -> int:
         """Until its program ends; after SIGTERM within the grace period."""

@@ -45,6 +45,7 @@ from muster.kube.errors import ApiError
 from muster.kube.kinds import CONFIG_MAPS, PODS, Resource
 from muster.kube.list_watch import Added, Deleted, ListWatch, Modified, WatchedEvent
 from muster.kube.objects import PartialObject, Pod, Present
+from muster.spark.errors import SparkConfigurationError
 from muster.spark.java_properties import parse
 from muster.spark.names import (
     DRIVER_CONF_VOLUME,
@@ -69,8 +70,6 @@ EXECUTOR_START_SECONDS = 3.0
 """Virtual seconds from the start of an executor's JVM to its registration."""
 DRIVER_START_SECONDS = 4.0
 """Virtual seconds from the start of a driver's JVM to its first executor request."""
-CONFIG_MAP_RETRY_SECONDS = 0.2
-"""Real seconds: the kubelet tries a volume again."""
 
 
 async def submit(client: Client, application: VirtualApplication, identity: Identity | None = None) -> Identity:
@@ -117,6 +116,7 @@ class VirtualSpark:
         self._drivers: dict[str, _Driver] = {}
         self.finished: dict[str, int] = {}
         """Application id → exit code of its driver."""
+        self._changed = asyncio.Condition()
         self.problems: list[str] = []
 
     def program(self, pod: Pod) -> Program | None:
@@ -130,21 +130,28 @@ class VirtualSpark:
     def drivers_running(self) -> int:
         return len(self._drivers)
 
+    async def ended(self, application_id: str) -> int:
+        """Waits for the driver's end; its exit code."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: application_id in self.finished)
+        return self.finished[application_id]
+
     async def _run_driver(self, running: RunningPod) -> int:
         labels = running.pod.metadata.labels
         application_id = labels[SPARK_APP_SELECTOR_LABEL]
-        properties = await self._properties(running.pod)
-        await self._pace.sleep(DRIVER_START_SECONDS)
-        driver = _Driver(self._client, self._pace, running, properties)
-        self._drivers[application_id] = driver
         try:
+            properties = await self._properties(running.pod)
+            await self._pace.sleep(DRIVER_START_SECONDS)
+            driver = self._drivers[application_id] = _Driver(self._client, self._pace, running, properties)
             code = await driver.run()
-        except ApiError as error:
+        except (ApiError, SparkConfigurationError) as error:
             self.problems.append(f"driver {running.pod.metadata.name}: {error}")
             code = 1
         finally:
-            del self._drivers[application_id]
+            self._drivers.pop(application_id, None)
         self.finished[application_id] = code
+        async with self._changed:
+            self._changed.notify_all()
         return code
 
     async def _run_executor(self, running: RunningPod) -> int:
@@ -166,21 +173,14 @@ class VirtualSpark:
         return 0 if stop.is_set() else SIGTERM_EXIT_CODE
 
     async def _properties(self, pod: Pod) -> dict[str, str]:
-        """``spark.properties`` of the driver's ConfigMap, which comes a moment after its pod."""
+        """``spark.properties`` of the driver's ConfigMap."""
         name = next(
             volume.config_map.name
             for volume in pod.spec.volumes
             if volume.name == DRIVER_CONF_VOLUME and volume.config_map is not None
         )
-        while True:
-            try:
-                found = await self._client.get(CONFIG_MAPS, name, pod.metadata.namespace)
-            except ApiError as error:
-                if not error.not_found:
-                    raise
-                await self._client.clock.sleep(CONFIG_MAP_RETRY_SECONDS)
-            else:
-                return parse(found.data[PROPERTIES_KEY])
+        found = await self._client.get(CONFIG_MAPS, name, pod.metadata.namespace)
+        return parse(found.data[PROPERTIES_KEY])
 
 
 class _Driver:
