@@ -57,8 +57,10 @@ class Service:
         self._leadership = asyncio.Condition()
         self.controller: Controller | None = None
         self.webhook_registered = False
-        self.management_port = 0
-        """Where the management endpoints listen, once they do."""
+        self.management_port = self.webhook_port = 0
+        """Where it listens, once it does."""
+        self.ca_pem = b""
+        """What the webhook's certificate is verified against."""
         lease = config.lease
         self.election = LeaderElection(
             client,
@@ -102,7 +104,7 @@ class Service:
             _listening(management_app(self), config.management.host, config.management.port, None) as management_port,
             _listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
         ):
-            self.management_port = management_port
+            self.management_port, self.webhook_port, self.ca_pem = management_port, webhook_port, certificates.ca_pem
             _log.info(
                 "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
             )

@@ -1,0 +1,126 @@
+"""The service seen from outside: its webhook over TLS, health, metrics, and what it does beside another replica."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from muster.control.admission import MAX_REVIEW_BYTES
+from muster.control.metrics import Metrics
+from muster.control.serve import Service
+from muster.devcluster.node_pool import NodePool
+from muster.kube.client import Client
+from tests.control.running_cluster import RunningCluster, running_cluster
+from tests.control.spark_pods import executor_pod
+from tests.control.test_admission_reviews import review_of
+
+ONE_NODE = NodePool(count=1, cpu=8)
+
+
+@asynccontextmanager
+async def webhook_of(cluster: RunningCluster) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that trusts what the webhook configuration says, as the API server does."""
+    service = cluster.service
+    assert service is not None
+    trust = ssl.create_default_context(cadata=service.ca_pem.decode())
+    connector = aiohttp.TCPConnector(ssl=trust)
+    async with aiohttp.ClientSession(f"https://127.0.0.1:{service.webhook_port}", connector=connector) as http:
+        yield http
+
+
+async def management(cluster: RunningCluster, path: str) -> tuple[int, str]:
+    assert cluster.service is not None
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{cluster.service.management_port}{path}") as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+async def test_a_malformed_or_oversized_review_is_answered_400_with_a_reason_and_changes_nothing() -> None:
+    async with running_cluster(ONE_NODE) as cluster, webhook_of(cluster) as http:
+        for body, said in (
+            (b"{", "AdmissionReview"),
+            (b"\xff" * 100, "AdmissionReview"),
+            (b'{"x": "' + b"a" * MAX_REVIEW_BYTES + b'"}', "larger than"),
+        ):
+            async with http.post("/mutate", data=io.BytesIO(body)) as answer:
+                assert answer.status == 400
+                assert said in (await answer.json())["error"]
+        controller = cluster.service.controller if cluster.service else None
+        assert controller is not None
+        assert dict(controller.scheduler.applications()) == {}
+        async with http.post("/mutate", data=review_of(executor_pod())) as answer:
+            assert answer.status == 200, "and it goes on serving"
+
+
+async def test_health_and_metrics_tell_what_goes_on() -> None:
+    async with running_cluster(ONE_NODE) as cluster:
+        assert await management(cluster, "/healthz") == (200, "ok\n")
+        assert await management(cluster, "/readyz") == (200, "ok\n")
+        application = await cluster.submit("app", executors=2, run_seconds=120)
+        await cluster.expect_phase(application, "Running")
+        _, text = await management(cluster, "/metrics")
+        samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        assert samples['muster_gangs{phase="Running"}'] == "1.0"
+        assert samples['muster_admissions_total{answer="gate",role="driver"}'] == "1.0"
+        assert samples['muster_admissions_total{answer="bind",role="executor"}'] == "2.0"
+        assert samples["muster_leader"] == "1.0"
+        assert not any("spark-" in name for name in samples), "no series per application or pod"
+
+
+async def test_why_refuses_what_it_cannot_answer_in_words() -> None:
+    async with running_cluster(ONE_NODE) as cluster:
+        for path, status, said in (
+            ("/why", 400, "NAMESPACE/APPLICATION"),
+            ("/why?application=nobody", 400, "NAMESPACE/APPLICATION"),
+            ("/why?application=team-a/nobody", 404, "team-a/nobody"),
+        ):
+            answered, text = await management(cluster, path)
+            assert answered == status
+            assert said in json.loads(text)["error"]
+
+
+@asynccontextmanager
+async def second_replica(cluster: RunningCluster) -> AsyncIterator[Service]:
+    async with Client(cluster.cluster.access, user_agent="muster") as client:
+        service = Service(cluster.config, client, Metrics(), "second")
+        running: asyncio.Task[Any] = asyncio.create_task(service.run())
+        try:
+            await cluster.until(lambda: service.webhook_registered, "the second replica's webhook is registered")
+            yield service
+        finally:
+            service.stop()
+            await running
+
+
+async def test_a_replica_that_does_not_lead_holds_executors_and_the_leader_releases_them() -> None:
+    async with running_cluster() as cluster, second_replica(cluster) as other:
+        # the last one to register has the webhook now: every executor of this application meets a replica without lease
+        assert cluster.service is not None
+        assert cluster.service.election.is_leader()
+        assert not other.election.is_leader()
+        application = await cluster.submit("app", executors=3, run_seconds=60)
+        executors = await cluster.expect_executors(application, 3)
+        assert {pod.metadata.annotations["muster.dev/mode"] for pod in executors} == {"pin"}
+        await cluster.expect_succeeded(application)
+
+
+async def test_when_the_leader_stops_the_other_replica_goes_on_at_once() -> None:
+    async with running_cluster(ONE_NODE) as cluster, second_replica(cluster) as other:
+        first = await cluster.submit("first", executors=4, run_seconds=240)
+        await cluster.expect_phase(first, "Running")
+        second = await cluster.submit("second", executors=4, run_seconds=10)
+        await cluster.expect_phase(second, "Pending")
+        await cluster.stop_muster()
+        await cluster.until(other.election.is_leader, "the other replica leads")
+        await cluster.expect_succeeded(first)
+        await cluster.expect_succeeded(second)
+        assert cluster.cluster.counters().pods_rejected == {}
