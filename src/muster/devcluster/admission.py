@@ -33,6 +33,12 @@ def admit_create(store: Store, request: Request, obj: Object) -> None:
         _taint_until_ready(obj["spec"])
 
 
+def admit_update(request: Request, obj: Object) -> None:
+    """Completes a changed object, in place."""
+    if request.kind.collection == "pods" and not request.target.subresource:
+        _tolerate_node_failures(obj["spec"])
+
+
 def check_namespace(store: Store, request: Request) -> None:
     """A namespaced object needs a namespace that exists and is not going away."""
     kind, namespace = request.kind, request.target.space

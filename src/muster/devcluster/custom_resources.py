@@ -73,6 +73,7 @@ class CustomStrategy(Strategy):
     def _causes(self, obj: Object) -> Iterator[Cause]:
         for error in sorted(self._validator.iter_errors(obj), key=lambda e: [str(part) for part in e.absolute_path]):
             yield _cause(error)
+        yield from duplicates(obj, self._schema)
 
 
 def _cause(error: Any) -> Cause:
@@ -137,6 +138,29 @@ def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         if "enum" in plain:
             plain["enum"] = [*plain["enum"], None]
     return plain
+
+
+def duplicates(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[Cause]:
+    """Items of sets and keyed lists that are there twice."""
+    if isinstance(value, dict):
+        extra = schema.get("additionalProperties")
+        properties = schema.get("properties") or {}
+        for key, item in value.items():
+            part = properties.get(key, extra)
+            if isinstance(part, Mapping):
+                yield from duplicates(item, part, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        items = schema.get("items") or {}
+        keys = schema.get("x-kubernetes-list-map-keys") or ()
+        unique = schema.get("x-kubernetes-list-type") in ("set", "map")
+        seen: set[bytes] = set()
+        for index, item in enumerate(value):
+            identity: Any = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
+            text = encode(identity)
+            if unique and text in seen:
+                yield Cause("FieldValueDuplicate", f"Duplicate value: {text.decode()}", f"{path}[{index}]")
+            seen.add(text)
+            yield from duplicates(item, items, f"{path}[{index}]")
 
 
 def prune(value: Any, schema: Mapping[str, Any], *, root: bool = False, path: str = "") -> list[str]:

@@ -33,6 +33,8 @@ class PodStrategy(Strategy):
         obj["status"] = new_status(obj["spec"])
 
     def prepare_update(self, new: Object, old: Object, subresource: str) -> None:
+        if subresource == "binding":
+            return
         super().prepare_update(new, old, subresource)
         if subresource == "status":
             _keep_owners(new, old)

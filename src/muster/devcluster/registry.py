@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from muster.devcluster import errors, metadata
-from muster.devcluster.admission import admit_create, check_namespace
+from muster.devcluster.admission import admit_create, admit_update, check_namespace
 from muster.devcluster.apply import FieldManagers
 from muster.devcluster.kinds import Kind, KindTable
 from muster.devcluster.object_types import check_types, strict_error
@@ -210,6 +210,7 @@ class Registry:
 
     def _settle(self, request: Request, strategy: Strategy, new: Object, old: Object) -> None:
         strategy.default(new)
+        admit_update(request, new)
         metadata.carry_over(new, old)
         strategy.prepare_update(new, old, request.target.subresource)
         metadata.drop_empty(new["metadata"])

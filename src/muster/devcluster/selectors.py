@@ -204,7 +204,8 @@ def parse_fields(text: str, supported: Sequence[str]) -> tuple[tuple[str, str, b
             raise bad_request(f"invalid selector: '{term}'; can't understand '{term}'")
         path, operator, value = found.groups()
         if path not in ("metadata.name", "metadata.namespace") and path not in supported:
-            raise bad_request(f'field label not supported: "{path}"')
+            known = ", ".join(f'"{name}"' for name in ("metadata.name", "metadata.namespace", *supported))
+            raise bad_request(f'"{path}" is not a known field selector: only {known}')
         terms.append((path, value, operator != "!="))
     return tuple(terms)
 

@@ -134,8 +134,8 @@ def _selector(obj: Object) -> str:
     return ",".join(f"{key}={value}" for key, value in selector.items()) or "<none>"
 
 
-def _count(*keys: str) -> Callable[[Object], str]:
-    return lambda obj: str(len(_path(*keys, default={})(obj)))
+def _count(*keys: str) -> Callable[[Object], int]:
+    return lambda obj: len(_path(*keys, default={})(obj))
 
 
 def _event_object(event: Object) -> str:
@@ -187,9 +187,9 @@ COLUMNS: dict[str, Columns] = {
         AGE,
         Column("Selector", _selector, priority=1),
     ),
-    "configmaps": (NAME, Column("Data", _count("data")), AGE),
-    "secrets": (NAME, Column("Type", _path("type")), Column("Data", _count("data")), AGE),
-    "serviceaccounts": (NAME, Column("Secrets", _count("secrets")), AGE),
+    "configmaps": (NAME, Column("Data", _count("data"), "integer"), AGE),
+    "secrets": (NAME, Column("Type", _path("type")), Column("Data", _count("data"), "integer"), AGE),
+    "serviceaccounts": (NAME, Column("Secrets", _count("secrets"), "integer"), AGE),
     "events": (
         Column("Last Seen", _event_time),
         Column("Type", _path("type")),

@@ -253,8 +253,7 @@ def _outcome(webhook: Webhook, response: Mapping[str, Any], uid: str, obj: Objec
         said = status.get("message") or status.get("reason")
         message = f'admission webhook "{webhook.name}" denied the request'
         message += f": {said}" if said else " without explanation"
-        code = int(status.get("code") or 403)
-        raise ApiError(code if code >= 400 else 403, status.get("reason") or "Forbidden", message)
+        raise ApiError(max(int(status.get("code") or 0), 400), str(status.get("reason") or ""), message)
     patch = response.get("patch")
     if not patch or not webhook.mutating or obj is None:
         return obj
