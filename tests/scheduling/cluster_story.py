@@ -6,7 +6,6 @@ binds released ones as kube-scheduler does, and tells the scheduler of every cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 
 import msgspec
@@ -103,12 +102,17 @@ class Cluster:
         self.nodes: dict[str, Node] = {}
         self.pods: dict[PodId, Pod] = {}
         self.applications: dict[str, Application] = {}
+        self.invalid: dict[str, ApplicationInvalid] = {}
         self.reservations: dict[str, tuple[Application, Reservation]] = {}
         self.statuses: dict[str, GangStatus] = {}
         self.decisions: list[Decision] = []
         self.log: list[recording.Input | recording.Output] = []
         self.carries_out = True
+        self.writes = True
+        """False: reservations are lost too, as when the API server is away until the crash."""
         self._uids = count(1)
+        self._app_numbers = count(1)
+        self._node_numbers = count(1)
         if synced:
             self.tell(Synced(self.at))
 
@@ -120,8 +124,9 @@ class Cluster:
         decided = self.scheduler.handle(event)
         self.log.extend(decided)
         self.decisions.extend(decided)
-        for decision in decided:
-            self._note(decision)
+        if self.writes:
+            for decision in decided:
+                self._note(decision)
         if self.carries_out:
             for decision in decided:
                 self._carry_out(decision)
@@ -141,7 +146,7 @@ class Cluster:
         if pool:
             labels["muster.dev/pool"] = pool
         for _ in range(number):
-            name = f"node-{len(self.nodes) + 1}"
+            name = f"node-{next(self._node_numbers)}"
             allocatable = Resources.of(cpu=cpu, memory=memory, pods=110)
             self.see_node(Node(name, allocatable, {**labels, "kubernetes.io/hostname": name}, taints))
         return self
@@ -170,7 +175,7 @@ class Cluster:
     def submit(self, spec: Spec, *, found: bool = True) -> App:
         """spark-submit in cluster mode, with the webhook there: the driver pod is gated."""
         self.at += 1
-        name = spec.name or f"app-{len(self.applications) + 1}"
+        name = spec.name or f"app-{next(self._app_numbers)}"
         app = App(self, f"default/{name}", spec)
         app.submit(found=found)
         return app
@@ -215,6 +220,9 @@ class Cluster:
         for key, application in self.applications.items():
             if key not in self.reservations:
                 self.tell(ApplicationFound(self.at, application))
+        for key, event in self.invalid.items():
+            if any(pod.application == key and pod.role is Role.DRIVER for pod in self.pods.values()):
+                self.tell(event)
         self.tell(Synced(self.at))
 
     # What is to be seen
@@ -232,12 +240,17 @@ class Cluster:
         free = self.scheduler._state.table.free
         return int(free[0].sum())
 
-    def overcommitted(self) -> list[str]:
-        """Nodes whose pods alone, by what Kubernetes shows, ask for more than there is."""
+    def used(self) -> dict[str, Resources]:
+        """What pods ask for by node, as Kubernetes shows it."""
         used: dict[str, Resources] = {}
         for pod in self.pods.values():
             if pod.node and not pod.finished:
                 used[pod.node] = used.get(pod.node, Resources()) + pod.requests + Resources.of(pods=1)
+        return used
+
+    def overcommitted(self) -> list[str]:
+        """Nodes whose pods alone, by what Kubernetes shows, ask for more than there is."""
+        used = self.used()
         return [
             name
             for name, total in used.items()
@@ -334,13 +347,16 @@ class App:
     def found(self) -> App:
         """Its sizes become known."""
         self.cluster.applications[self.key] = self.application
+        self.cluster.invalid.pop(self.key, None)
         self.cluster.tell(ApplicationFound(self.cluster.at, self.application))
         return self
 
     def invalid(self, reason: str = "InvalidSize", message: str = "spark.executor.memory is no size") -> App:
         driver = self.driver
         ref = PodRef(driver.namespace, driver.name, driver.uid)
-        self.cluster.tell(ApplicationInvalid(self.cluster.at, self.key, ref, reason, message))
+        event = ApplicationInvalid(self.cluster.at, self.key, ref, reason, message)
+        self.cluster.invalid[self.key] = event
+        self.cluster.tell(event)
         return self
 
     def executor(self, **changes: object) -> Pod:
@@ -352,6 +368,7 @@ class App:
             role=Role.EXECUTOR,
             application=self.key,
             constraints=self.spec.constraints,
+            driver_owned=True,
         )
         return msgspec.structs.replace(pod, **changes)
 
@@ -422,6 +439,3 @@ class App:
     def expect_running(self, executors: int) -> App:
         assert self.status.running == executors
         return self
-
-
-Check = Callable[[Cluster], None]

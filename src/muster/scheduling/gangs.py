@@ -34,7 +34,8 @@ def try_start(state: State, gang: Gang) -> bool:
     application = gang.application
     assert application is not None
     driver = driver_shape(gang)
-    plan = plan_gang(state, driver, application.executor, application.minimum)
+    lacking = max(0, application.minimum - gang.placed_in_gang)
+    plan = plan_gang(state, driver, application.executor, lacking)
     if plan is None:
         gang.failed_at = state.freed
         return False
@@ -43,12 +44,11 @@ def try_start(state: State, gang: Gang) -> bool:
     state.table.charge_many(plan.rows, state.table.vector(application.executor.requests), plan.counts)
     gang.phase = Phase.RUNNING if gang.client else Phase.RESERVED
     occupancy.hold_slots(state, gang, plan.rows.tolist(), plan.counts.tolist())
-    occupancy.adopt_placed(state, gang)
     gang.reserved_driver = gang.driver_slot
     gang.reserved = state.at
     state.leave_queue(gang)
     explain_state(gang, "", "")
-    state.tell(gang, f"reserved {application.minimum} executor(s) on {len(plan.rows)} node(s)")
+    state.tell(gang, f"reserved {lacking} slot(s) on {len(plan.rows)} node(s)")
     reserve(state, gang)
     release(state, gang)
     if gang.held:

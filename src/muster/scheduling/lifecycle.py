@@ -52,7 +52,7 @@ def pod_seen(state: State, pod: Pod) -> None:
         pod_gone(state, record.ref)  # another pod of that name: the end of the first one was missed
         record = None
     spark = bool(pod.application) and pod.role is not Role.OTHER
-    if not spark and (pod.finished or not pod.node):
+    if (pod.finished and pod.role is not Role.DRIVER) or not (spark or pod.node):
         if record is not None:
             occupancy.forget(state, record)
         return
@@ -148,6 +148,9 @@ def _again(state: State, old: Gang) -> Gang:
     state.gangs[old.key] = gang
     for collection in (state.empty, state.holding, state.opened, state.dirty):
         collection.pop(old.key, None)
+    for record in gang.pods.values():
+        if record.waits and record.pod.role is Role.EXECUTOR:
+            occupancy.hold(state, gang, record)
     if not gang.pods:
         gang.empty_since = state.at
         state.empty[gang.key] = gang
@@ -195,10 +198,9 @@ def _executor_seen(state: State, gang: Gang, record: PodRecord, first: bool) -> 
     occupancy.settle(state, record)
     if not record.waits or gang.phase is Phase.FINISHED:
         occupancy.unhold(state, gang, record)
-        return
-    if record.id not in gang.held:
+    elif record.id not in gang.held:
         occupancy.hold(state, gang, record)
         state.opened[gang.key] = gang
-    if state.synced and gang.application is None and gang.driver is None and gang.phase is Phase.PENDING:
+    if state.synced and gang.application is None and gang.driver is None:
         executors.find_gang(state, pod)
         turns.join_clients(state)

@@ -32,29 +32,42 @@ def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: 
         return None
     if driver is not None and table.total_capacity(table.vector(driver.requests), driver.constraints) == 0:
         return None
-    executor_order = _NOTHING
-    if count:
-        executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
+    executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
     driver_order = _NOTHING
     if driver is not None:
-        if count and driver.constraints == executor.constraints and config.driver_priority == config.executor_priority:
+        if driver.constraints == executor.constraints and config.driver_priority == config.executor_priority:
             driver_order = executor_order
         else:
             driver_order = table.order(table.eligible(driver.constraints), config.driver_priority)
-    packing = state.packer.pack(
-        Question(
-            available=table.free,
-            schedulable=table.schedulable,
-            driver=table.vector(driver.requests) if driver is not None else None,
-            executor=wanted,
-            count=count,
-            driver_order=driver_order,
-            executor_order=executor_order,
-            zones=table.zones,
-            capacity=table.capacity(wanted, executor.constraints),
-        )
+    question = Question(
+        available=table.free,
+        schedulable=table.schedulable,
+        driver=table.vector(driver.requests) if driver is not None else None,
+        executor=wanted,
+        count=count,
+        driver_order=driver_order,
+        executor_order=executor_order,
+        zones=table.zones,
+        capacity=table.capacity(wanted, executor.constraints),
     )
+    packing = state.packer.pack(question)
     return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
+
+
+def fits_one_zone(state: State, driver: PodShape | None, executor: PodShape, count: int) -> bool:
+    """Whether a packer that keeps gangs within one zone could place this one if all nodes were empty."""
+    table = state.table
+    question = Question(
+        available=table.allocatable,
+        schedulable=table.allocatable,
+        driver=table.vector(driver.requests) if driver is not None else None,
+        executor=table.vector(executor.requests),
+        count=count,
+        driver_order=table.eligible(driver.constraints).nonzero()[0] if driver is not None else _NOTHING,
+        executor_order=table.eligible(executor.constraints).nonzero()[0],
+        zones=table.zones,
+    )
+    return state.packer.pack(question) is not None
 
 
 def plan_slots(state: State, executor: PodShape, count: int) -> Plan:

@@ -118,11 +118,9 @@ def _finish(state: State, gang: Gang) -> None:
 
 def _begin(state: State, gang: Gang) -> None:
     if gang.application is None:
-        held = next((record for record in gang.pods.values() if record.waits), None)
-        if held is not None and gang.driver is None:
-            executors.find_gang(state, held.pod)
+        if gang.driver is None:
+            for record in list(gang.pods.values())[:1]:
+                executors.find_gang(state, record.pod)
+            turns.join_clients(state)
         return
-    if gang.client:
-        executors.begin_client(state, gang)
-    else:
-        turns.join(state, gang)
+    turns.join(state, gang)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from muster.queueing.fifo import Waiting
 from muster.scheduling import executors, gangs, occupancy
+from muster.scheduling.plans import fits_one_zone
 from muster.scheduling.records import Gang
 from muster.scheduling.state import State
 
@@ -148,9 +149,12 @@ def _excess(state: State, gang: Gang) -> str:
     if gang.excess_at != state.nodes_version:
         application = gang.application
         assert application is not None
-        gang.excess = state.ceilings.excess(
-            gangs.driver_shape(gang), application.executor, application.minimum, state.nodes_version
-        )
+        driver, executor, minimum = gangs.driver_shape(gang), application.executor, application.minimum
+        gang.excess = state.ceilings.excess(driver, executor, minimum, state.nodes_version)
+        if not gang.excess and state.packer.single_zone and not fits_one_zone(state, driver, executor, minimum):
+            gang.excess = (
+                f"no single zone holds a minimum of {minimum} executors together with the driver, even when empty"
+            )
         gang.excess_at = state.nodes_version
     return gang.excess
 
