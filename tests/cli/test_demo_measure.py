@@ -109,6 +109,13 @@ def test_slots_on_a_node_without_room_are_not_believed() -> None:
     assert measured.applications["a"].partial == "room for 0 of 1 when its driver was bound"
 
 
+def test_slots_of_an_application_that_has_had_its_minimum_are_not_held_against_others() -> None:
+    history = History("n1", "n2").driver("old").gang("old", ("n1", 2)).driver("old", "n2")
+    history.executor("old", 1, "n1").executor("old", 2, "n1").executor("old", 1, "n1", finished=True)
+    measured = history.driver("a").gang("a", ("n1", 3)).driver("a", "n2").measured(a=3, old=2)
+    assert measured.applications["a"].partial == ""
+
+
 def test_slots_of_an_application_that_has_ended_hold_nothing() -> None:
     history = History("n1").driver("old").gang("old", ("n1", 3)).driver("old", "n1")
     history.driver("old", "n1", finished=True, succeeded=True)

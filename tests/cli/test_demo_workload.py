@@ -92,7 +92,7 @@ def test_run_times_are_bounded_and_recorded_ones_kept_within() -> None:
 
 
 def test_static_gangs_are_all_their_executors_and_sizes_are_as_recorded() -> None:
-    taxi = next(one for one in build(seed=7) if one.name.startswith("newyorktaxidata"))
+    taxi = next(one for one in build(seed=7) if one.name.startswith("newyorktax"))
     assert (taxi.minimum, taxi.maximum, taxi.dynamic) == (4, 4, False)
     assert (taxi.executor.cpu_m, taxi.executor.memory_mib) == (1000, 8192)
 

@@ -143,7 +143,7 @@ def configuration(kubeconfig: Path, webhook_port: int, management_port: int) -> 
         "kubernetes": {"kubeconfig": str(kubeconfig)},
         "webhook": {"port": webhook_port, "url": f"https://127.0.0.1:{webhook_port}/mutate"},
         "management": {"port": management_port},
-        "lease": {"duration": "3s", "renewDeadline": "2s", "retryPeriod": "0.5s"},
+        "lease": {"duration": "6s", "renewDeadline": "4s", "retryPeriod": "1s"},
         "logging": {"level": "info"},
     }
 

@@ -7,7 +7,7 @@ believed only as far as the nodes named really have that room.
 A gang is **partial** when, of an application with a minimum of n executors,
 
 - *room*: at the change that bound its driver, executors already bound plus reserved slots with real room behind them
-  (allocatable − bound pods − what other applications hold) were fewer than n;
+  (allocatable − bound pods − slots of other applications that are starting) were fewer than n;
 - *stuck*: after that, one of its executors stayed without a node for more than ``STUCK_S`` seconds while it had fewer
   than n, and another application's driver was bound meanwhile;
 - *never*: its driver ended, and of the n executors it had asked for at once it never had all.
@@ -245,14 +245,18 @@ class Measurement:
                 progress.partial = f"ended without ever having {progress.expected.minimum} executors"
 
     def _backed_slots(self, progress: Progress) -> int:
-        """Unfilled slots of the application that its nodes have room for beside everything others hold."""
+        """Unfilled slots of the application that its nodes have room for, beside bound pods and other starting gangs.
+
+        Of an application that has had its minimum, no slots are counted: when executors leave, its slots move to the
+        nodes of those that stay or leave last, and its ``Gang`` says so only later.
+        """
         executor = dict(progress.expected.executor.amounts)
         backed = 0
         for node, unfilled in self._unfilled(progress.key).items():
             free = Counter(self.allocatable.get(node, {}))
             free.subtract(self.used.get(node, {}))
             for other in self._by_key.values():
-                if other is not progress and other.driver_bound is not None and other.ended is None:
+                if other is not progress and _is_starting(other):
                     held = self._unfilled(other.key).get(node, 0)
                     for name, amount in (*other.expected.executor.amounts, ("pods", 1)):
                         free[name] -= held * amount
@@ -281,6 +285,10 @@ class Measurement:
             progress.short_since, progress.drivers_before = at, self._drivers_bound
         elif not progress.pending:
             progress.short_since = None
+
+
+def _is_starting(progress: Progress) -> bool:
+    return progress.driver_bound is not None and progress.minimum_reached is None and progress.ended is None
 
 
 def measure(

@@ -4,6 +4,7 @@ Every row of both files is played once. What is recorded stays as recorded, apar
 (``docs/demo.md`` says them in words):
 
 - **Width.** Executor counts above 8 grow eight times slower: 900 become 119, 64 become 15. Pod sizes are untouched.
+- **Local mode.** Applications that ran without executors get one, of the recorded size: on a cluster Spark wants it.
 - **Gang.** Static allocation: all executors. Dynamic allocation: the recorded initial or minimum executors; rows of
   ``wikimedia_recurring_spark`` record only the cap, there half of the scaled cap is asked for at the start.
 - **Run time.** Recorded seconds, at least 30, at most 180. Where none are recorded, the run time of an application with
@@ -111,7 +112,7 @@ def schedule_offset(schedule: str) -> float | None:
 
 def _from_event_log(row: TraceRow, name: str, draw: random.Random) -> PlannedApplication:
     recorded = max(row.min_exec, row.extra.peak_exec) if row.dyn_alloc else row.max_exec
-    widest = scaled_width(recorded)
+    widest = max(1, scaled_width(recorded))
     gang = min(widest, scaled_width(max(row.min_exec, int(row.extra.init_exec or 0)))) if row.dyn_alloc else widest
     submit = draw.uniform(0, WEEK_S)
     return _application(row, name, submit, row.duration_s or SHORTEST_S, gang, widest, recorded)
