@@ -69,10 +69,18 @@ def reserve(state: State, gang: Gang) -> None:
     gang.revision += 1
     gang.drifted = False
     gang.durable = slots_by_node(gang)
-    slots = tuple(Slot(node, count) for node, count in sorted(gang.durable.items()))
-    reservation = Reservation(gang.key, gang.revision, gang.reserved_driver, slots)
     gang.reported = status_of(gang)
-    state.decisions.append(Reserve(application, reservation, gang.reported))
+    state.decisions.append(Reserve(application, _reservation(gang, gang.durable), gang.reported))
+
+
+def reservation_of(gang: Gang) -> Reservation:
+    """What a gang holds now."""
+    return _reservation(gang, slots_by_node(gang))
+
+
+def _reservation(gang: Gang, slots: dict[str, int]) -> Reservation:
+    listed = tuple(Slot(node, count) for node, count in sorted(slots.items()))
+    return Reservation(gang.key, gang.revision, gang.reserved_driver, listed)
 
 
 def slots_by_node(gang: Gang) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from muster.cluster.nodes import NodeTable
 from muster.scheduling import executors, gangs, lifecycle, restoring, turns
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision
@@ -20,8 +21,8 @@ from muster.scheduling.events import (
     TimePassed,
 )
 from muster.scheduling.explaining import Explanation, explain
-from muster.scheduling.model import ApplicationKey, GangStatus, Placement, Pod, PodShape
-from muster.scheduling.reporting import report, status_of
+from muster.scheduling.model import ApplicationKey, GangStatus, Placement, Pod, PodShape, Reservation
+from muster.scheduling.reporting import report, reservation_of, status_of
 from muster.scheduling.state import State
 from muster.scheduling.story import StoryEntry
 from muster.scheduling.validation import validate
@@ -106,6 +107,16 @@ class Scheduler:
     def applications(self) -> Mapping[ApplicationKey, GangStatus]:
         """The status of every application that has pods, by key."""
         return {key: status_of(gang) for key, gang in sorted(self._state.gangs.items())}
+
+    @property
+    def table(self) -> NodeTable:
+        """What the cluster has and what is free of it; for reading only."""
+        return self._state.table
+
+    def reservation(self, key: ApplicationKey) -> Reservation | None:
+        """What an application holds now, as it would be written; ``None`` when it holds nothing."""
+        gang = self._state.gangs.get(key)
+        return reservation_of(gang) if gang is not None and gang.holds else None
 
     def demands(self) -> Mapping[ApplicationKey, tuple[tuple[PodShape, int], ...]]:
         """Room that is missing, per application that misses any."""

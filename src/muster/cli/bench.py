@@ -1,0 +1,47 @@
+"""``muster bench``: CPU time of the scheduler's answers, against the budgets of docs/architecture.md."""
+
+from __future__ import annotations
+
+import argparse
+
+from muster.cli.arguments import SubParsers, Usage, add_command, add_output_option
+
+NODES, ROUNDS, CALLS = 5000, 5, 200
+
+
+def add_parser(commands: SubParsers) -> None:
+    parser = add_command(
+        commands,
+        "bench",
+        _run,
+        "Measure the scheduler: CPU time per answer on a large, busy cluster, beside its budget.",
+        "muster bench core",
+        "muster bench core --output json",
+        "muster bench core --only gang_fits --nodes 15000",
+    )
+    parser.add_argument("suite", choices=("core",), help="what to measure")
+    add_output_option(parser, "table", "json")
+    parser.add_argument("--nodes", type=int, default=NODES, metavar="N", help="size of the cluster (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="rounds (%(default)s)")
+    parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help="answers per round (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random cluster (%(default)s)")
+    parser.add_argument("--only", action="append", metavar="NAME", help="measure only this; may be repeated")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """0 when everything measured is within its budget, else 1."""
+    from muster.cli.bench_core import SCENARIOS, as_json, as_table, measure
+
+    for option in ("nodes", "rounds", "calls"):
+        if getattr(arguments, option) < 1:
+            raise Usage(f"--{option} must be at least 1, not {getattr(arguments, option)}")
+    names = arguments.only or list(SCENARIOS)
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        raise Usage(f"--only {unknown[0]}: no such measurement; there are {', '.join(SCENARIOS)}")
+    results = measure(names, arguments.nodes, arguments.rounds, arguments.calls, arguments.seed)
+    if arguments.output == "json":
+        print(as_json(results))
+    else:
+        as_table(results)
+    return 0 if all(result.within_budget for result in results) else 1
