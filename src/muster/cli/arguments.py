@@ -26,6 +26,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28)
+        self._action_max_length = 14  # argparse forgets that the names of commands are indented
 
 
 class SubParsers(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +108,12 @@ def is_called(gang: Gang, name: str) -> bool:
 
 def render(gangs: Sequence[Gang], now: datetime, *, wide: bool = False, namespaces: bool = False) -> str:
     """A table with kubectl's spacing. WAIT: from the driver's discovery to its reservation, or to now."""
-    header: tuple[str, ...] = _WIDE if wide else _COLUMNS
-    rows: Iterable[tuple[str, ...]] = (_row(gang, now)[: len(header)] for gang in gangs)
-    if namespaces:
-        header = ("NAMESPACE", *header)
-        rows = ((gang["metadata"].get("namespace", ""), *row) for gang, row in zip(gangs, rows, strict=True))
-    return table(header, rows)
+    header = _WIDE if wide else _COLUMNS
+    rows = [_row(gang, now)[: len(header)] for gang in gangs]
+    if not namespaces:
+        return table(header, rows)
+    places = [gang["metadata"].get("namespace", "") for gang in gangs]
+    return table(("NAMESPACE", *header), [(place, *row) for place, row in zip(places, rows, strict=True)])
 
 
 def _row(gang: Gang, now: datetime) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from muster.cli import devcluster, gangs, manifests, serve, why
+from muster.cli import bench, devcluster, gangs, manifests, serve, why
 from muster.cli.arguments import Failure, Formatter, Usage, example
 from muster.cli.demo import command as demo
 
-_COMMANDS = (gangs, why, serve, manifests, devcluster, demo)
+_COMMANDS = (gangs, why, serve, manifests, devcluster, demo, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
