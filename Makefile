@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: demo test test-spark bench lint format lock clean help
+.PHONY: demo test test-spark kubernetes test-kubernetes bench lint format lock clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,10 +21,16 @@ demo: $(READY) ## a 200-node embedded cluster, recorded workloads, two real Spar
 	@$(BIN)/muster demo $(ARGS)
 
 test: $(READY) ## the test-suite (under 6 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark and not kubernetes" $(ARGS)
 
 test-spark: $(READY) ## the tests that ask the real Apache Spark 3.5 and 4.3
 	$(BIN)/python -m pytest -m spark $(ARGS)
+
+kubernetes: ## build the real Kubernetes 1.36 into the cache, once (needs Go)
+	@tools/kubernetes/build.sh
+
+test-kubernetes: $(READY) kubernetes ## the tests on the real Kubernetes
+	$(BIN)/python -m pytest -m kubernetes $(ARGS)
 
 bench: $(READY) ## the budgets of docs/architecture.md, as CPU time
 	@$(BIN)/muster bench core $(ARGS)
