@@ -6,7 +6,7 @@ Every row of both files is played once. What is recorded stays as recorded, apar
 - **Width.** Executor counts above 8 grow eight times slower: 900 become 119, 64 become 15. Pod sizes are untouched.
 - **Local mode.** Applications that ran without executors get one, of the recorded size: on a cluster Spark wants it.
 - **Gang.** Static allocation: all executors. Dynamic allocation: the recorded initial or minimum executors; rows of
-  ``wikimedia_recurring_spark`` record only the cap, there three quarters of the scaled cap are asked for at the start.
+  ``wikimedia_recurring_spark`` record only the cap, there that many are asked for at the start.
 - **Run time.** Recorded seconds, at least 30, at most 120. Where none are recorded, the run time of an application with
   executors from ``spark_eventlog``, drawn by the seed.
 - **Arrival.** ``wikimedia_recurring_spark`` by schedule, in a week that begins on a Monday, the first of its month, and
@@ -123,7 +123,7 @@ def _from_wikimedia(row: TraceRow, name: str, draw: random.Random, run_times: li
     spread = draw.uniform(0, WEEK_S)
     submit = spread if offset is None else offset / _WEEK * WEEK_S
     widest = scaled_width(row.max_exec)
-    return _application(row, name, submit, draw.choice(run_times), -(-3 * widest // 4), widest, row.max_exec)
+    return _application(row, name, submit, draw.choice(run_times), widest, widest, row.max_exec)
 
 
 def _application(
