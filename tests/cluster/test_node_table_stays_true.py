@@ -166,21 +166,22 @@ TestTableUnderChange = TableUnderChange.TestCase
 TestTableUnderChange.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
-def test_a_change_log_knows_what_it_has_forgotten() -> None:
-    log = ChangeLog()
-    for row in range(20_000):
+def test_a_change_log_gives_all_changes_since_or_says_that_it_forgot() -> None:
+    log, told = ChangeLog(), []
+    for row in [*range(20_000), *range(8_500)]:
         log.note(row)
-    recent = log.since(19_000)
-    assert recent is not None
-    assert recent.tolist() == list(range(19_000, 20_000))
-    assert log.since(0) is None
-    log.note_many(np.arange(5))
-    recent = log.since(19_999)
-    assert recent is not None
-    assert recent.tolist() == [19_999, 0, 1, 2, 3, 4]
-    log.note_many(np.arange(10_000))
-    assert log.since(20_005) is None
-    assert log.head == 30_005
+        told.append(row)
+    for count in (5, 4_000, 4_096, 100, 4_097, 3, 10_000, 7):
+        log.note_many(np.arange(count))
+        told.extend(range(count))
+        remembered = 0
+        for position in range(len(told) - 9_000, len(told) + 1):
+            since = log.since(position)
+            if since is not None:
+                assert since.tolist() == told[position:]
+                remembered = max(remembered, len(told) - position)
+        assert log.head == len(told)
+        assert remembered >= count if count <= 4_096 else remembered == 0
 
 
 def test_a_large_table_is_repaired_as_it_is_rebuilt() -> None:
@@ -195,7 +196,8 @@ def test_a_large_table_is_repaired_as_it_is_rebuilt() -> None:
         table.charge_many(rows, pod, random.integers(-2, 3, len(rows)))
         if turn % 10 == 0:
             table.remove(f"n{turn}")
-            table.upsert(Node(f"m{turn}", Resources.of(cpu=8000, memory=64), {"topology.kubernetes.io/zone": "z9"}))
+            zone = {"topology.kubernetes.io/zone": "z1" if turn % 20 else "z9"}
+            table.upsert(Node(f"n{599 - turn}x", Resources.of(cpu=8000, memory=64), zone))
         keys = [
             (table.free[1, row], table.free[0, row], table.names[row], table.zone_names[table.zones[row]])
             for row in table.order().tolist()

@@ -149,3 +149,8 @@ def test_counts_executors_beside_a_driver_like_the_original(case: list[Any]) -> 
     gang = Gang(amounts_there, amounts_there, None, vector(executor), 1, *[np.array([0])] * 3)
     assert beside_driver(gang, vector(driver), np.array([0])).tolist() == [expected]
     assert beside_driver_on(gang, vector(driver), 0) == expected
+
+
+def test_a_node_without_gpus_uses_none() -> None:
+    shares = node_efficiencies(np.array([[0], [0], [-1]]), np.array([[1000], [2], [0]]), np.array([[0], [0], [0]]))
+    assert shares[:, 0].tolist() == [1.0, 1.0, 0.0]

@@ -22,10 +22,7 @@ def fill_smallest_gaps(capacity: Int64s, count: int) -> tuple[Int64s, Int64s]:
     sizes = capacity.take(order)
     largest = int(sizes[-1])
     if count < largest:
-        target = _wrapped(count + largest)
-        # Go's division truncates towards zero, and its sum wraps when a node's capacity is unlimited.
-        target = target // 2 if target >= 0 else -(-target // 2)
-        few = int(sizes.searchsorted(target))
+        few = int(sizes.searchsorted((count + largest) // 2))
         filled = _fill(sizes[:few], count)
         if filled is not None:
             return order.take(filled[0]), filled[1]
@@ -85,8 +82,3 @@ def _fill(sizes: Int64s, count: int) -> tuple[Int64s, Int64s] | None:
 def _joined(parts: list[Int64s], amounts: list[tuple[int, int]]) -> tuple[Int64s, Int64s]:
     sizes, repeats = zip(*amounts, strict=True)
     return np.concatenate(parts), np.repeat(np.array(sizes, dtype=np.int64), repeats)
-
-
-def _wrapped(value: int) -> int:
-    """As a signed 64-bit integer."""
-    return (value + 2**63) % 2**64 - 2**63
