@@ -236,6 +236,7 @@ class ClusterLife(RuleBasedStateMachine):
 
     @invariant()
     def nothing_possible_is_left_undone(self) -> None:
+        self.cluster.wait(0)  # what an admission entails is decided with the next event
         state = self.cluster.scheduler._state
         for gang in state.gangs.values():
             if gangs.is_ready(gang) and not _is_behind(state, gang):

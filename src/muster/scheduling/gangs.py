@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from muster.cluster.nodes import Int64s
 from muster.scheduling import occupancy
 from muster.scheduling.decisions import ReleaseDriver
 from muster.scheduling.model import Application, Phase, PodRef, PodShape
 from muster.scheduling.plans import plan_gang, plan_slots
-from muster.scheduling.records import Gang
+from muster.scheduling.records import Gang, Shortfall
 from muster.scheduling.reporting import reserve, status_of
 from muster.scheduling.state import Ended, State
 
@@ -33,15 +34,22 @@ def try_start(state: State, gang: Gang) -> bool:
         return False
     application = gang.application
     assert application is not None
+    vector = state.table.vector(application.executor.requests)
+    if _still_short(state, gang, vector):
+        gang.failed_at = state.freed
+        return False
     driver = driver_shape(gang)
     lacking = max(0, application.minimum - gang.placed_in_gang)
     plan = plan_gang(state, driver, application.executor, lacking)
     if plan is None:
         gang.failed_at = state.freed
+        missing = lacking - state.table.total_capacity(vector, application.executor.constraints)
+        freed = (tuple(state.freed_amounts), state.freed_times)
+        gang.shortfall = Shortfall(state.nodes_version, missing, *freed) if missing > 0 else None
         return False
     if driver is not None:
         occupancy.hold_driver_slot(state, gang, plan.driver, driver.requests)
-    state.table.charge_many(plan.rows, state.table.vector(application.executor.requests), plan.counts)
+    state.table.charge_many(plan.rows, vector, plan.counts)
     gang.phase = Phase.RUNNING if gang.client else Phase.RESERVED
     occupancy.hold_slots(state, gang, plan.rows.tolist(), plan.counts.tolist())
     gang.reserved_driver = gang.driver_slot
@@ -54,6 +62,26 @@ def try_start(state: State, gang: Gang) -> bool:
     if gang.held:
         state.opened[gang.key] = gang
     return True
+
+
+def _still_short(state: State, gang: Gang, vector: Int64s) -> bool:
+    """Whether what was freed since the last attempt cannot possibly have made up for what was missing then.
+
+    Giving ``f`` back on one node lets at most ``f / v + 1`` more executors of size ``v`` fit there, for the resource
+    that limits them; summed over the resources and over everything given back, that is an upper bound.
+    """
+    short = gang.shortfall
+    if short is None or short.nodes_version != state.nodes_version:
+        return False
+    gained: float = state.freed_times - short.freed_times
+    wanted = vector.tolist()
+    before = (*short.freed_amounts, *([0] * (len(state.freed_amounts) - len(short.freed_amounts))))
+    for then, now, each in zip(before, state.freed_amounts, wanted, strict=False):
+        if now != then:
+            if not each:
+                return False  # a node overdrawn in something it does not even ask for may be usable again
+            gained += (now - then) / each
+    return gained < short.executors
 
 
 def release(state: State, gang: Gang) -> None:

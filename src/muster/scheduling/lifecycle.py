@@ -16,12 +16,12 @@ def node_seen(state: State, node: Node) -> None:
     if row is not None and state.table.nodes[row] == node:
         return
     state.table.upsert(node)
-    state.nodes_version += 1
-    state.free_room()
+    state.nodes_changed()
     if row is None:
         for record in list(state.claims.get(node.name, {}).values()):
             occupancy.settle(state, record)
-    turns.vacate(state, node.name)
+    else:
+        turns.vacate(state, node.name)
 
 
 def node_gone(state: State, name: str) -> None:
@@ -29,8 +29,7 @@ def node_gone(state: State, name: str) -> None:
     if name not in state.table.index:
         return
     state.table.remove(name)
-    state.nodes_version += 1
-    state.stirred = True
+    state.nodes_changed()
     for record in list(state.claims.get(name, {}).values()):
         if not record.seen:
             occupancy.forget(state, record)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from muster.cluster.constraints import PodConstraints
 from muster.cluster.resources import Resources
 from muster.scheduling.model import Role
@@ -34,11 +36,11 @@ def settle(state: State, record: PodRecord) -> None:
 
 def hold_slots(state: State, gang: Gang, rows: Iterable[int], counts: Iterable[int]) -> None:
     """Note unfilled slots that have been charged already."""
+    names, free = state.table.names, gang.free
     for row, count in zip(rows, counts, strict=True):
-        node = state.table.names[row]
-        gang.free[node] = gang.free.get(node, 0) + count
+        node = names[row]
+        free[node] = free.get(node, 0) + count
         gang.unfilled += count
-        state.slots_on.setdefault(node, {})[gang.key] = gang
 
 
 def give_slots(state: State, gang: Gang, node: str, count: int) -> None:
@@ -66,9 +68,7 @@ def owe(state: State, gang: Gang, count: int) -> None:
 
 def hold_driver_slot(state: State, gang: Gang, row: int, requests: Resources) -> None:
     """Charge room for a driver that is not bound yet."""
-    node = state.table.names[row]
-    gang.driver_slot, gang.driver_charged = node, requests
-    state.slots_on.setdefault(node, {})[gang.key] = gang
+    gang.driver_slot, gang.driver_charged = state.table.names[row], requests
     state.table.charge(row, state.table.vector(requests))
 
 
@@ -76,15 +76,23 @@ def give_driver_slot(state: State, gang: Gang) -> None:
     node = gang.driver_slot
     if node:
         gang.driver_slot = ""
-        _unlist(state, gang, node)
         _give(state, node, gang.driver_charged, 1)
 
 
 def give_everything(state: State, gang: Gang) -> None:
     """All slots of a gang, the driver's too; its pods keep what they hold."""
     give_driver_slot(state, gang)
-    for node, count in list(gang.free.items()):
-        give_slots(state, gang, node, count)
+    if gang.free:
+        assert gang.application is not None
+        table = state.table
+        vector = table.vector(gang.application.executor.requests)
+        rows = np.array([table.index[node] for node in gang.free if node in table.index], dtype=np.int64)
+        counts = np.array([count for node, count in gang.free.items() if node in table.index], dtype=np.int64)
+        table.charge_many(rows, vector, -counts)
+        state.free_room(vector, gang.unfilled)
+        gang.free.clear()
+        gang.unfilled = 0
+        state.dirty[gang.key] = gang
     gang.owed = 0
     state.owing.pop(gang.key, None)
 
@@ -107,7 +115,7 @@ def is_overdrawn(state: State, node: str) -> bool:
 
 def vacate(state: State, node: str) -> None:
     """Turn slots that can no longer be kept on a node into owed ones: it is gone, unusable or overdrawn."""
-    for gang in list(state.slots_on.get(node, {}).values()):
+    for gang in state.slots_on(node):
         count = gang.free.get(node, 0)
         if not count:
             continue
@@ -185,7 +193,6 @@ def _enter(state: State, gang: Gang | None, record: PodRecord, node: str) -> Non
     elif record is gang.driver:
         if gang.driver_slot == node and gang.driver_charged == record.charged:
             gang.driver_slot = ""
-            _unlist(state, gang, node)
             return
         give_driver_slot(state, gang)
     elif record.pod.role is Role.EXECUTOR:
@@ -241,7 +248,7 @@ def _leave(state: State, gang: Gang | None, record: PodRecord) -> None:
     row = state.table.index.get(node)
     if row is not None:
         _charge(state, record, row, -1)
-        state.free_room()
+        state.free_room(state.table.vector(record.charged))
     record.outside = False
 
 
@@ -249,9 +256,9 @@ def _resize(state: State, record: PodRecord) -> None:
     """The requests of a pod that holds room changed (in-place resize, KEP-1287)."""
     row = state.table.index[record.room]
     _charge(state, record, row, -1)
+    state.free_room(state.table.vector(record.charged))
     record.charged = record.pod.requests
     _charge(state, record, row, 1)
-    state.free_room()
     if is_overdrawn(state, record.room):
         state.overdrawn[record.room] = None
 
@@ -278,8 +285,9 @@ def _charge(state: State, record: PodRecord, row: int | None = None, count: int 
 def _give(state: State, node: str, requests: Resources, count: int) -> None:
     row = state.table.index.get(node)
     if row is not None:
-        state.table.charge(row, state.table.vector(requests), -count)
-        state.free_room()
+        vector = state.table.vector(requests)
+        state.table.charge(row, vector, -count)
+        state.free_room(vector, count)
 
 
 def _owe_slots(state: State, gang: Gang, node: str, count: int, why: str) -> None:
@@ -293,14 +301,4 @@ def _forget_slots(state: State, gang: Gang, node: str, count: int) -> None:
     gang.free[node] -= count
     if not gang.free[node]:
         del gang.free[node]
-        _unlist(state, gang, node)
     state.dirty[gang.key] = gang
-
-
-def _unlist(state: State, gang: Gang, node: str) -> None:
-    """Drop the gang from the node's index unless it still has something there."""
-    if node in gang.free or gang.driver_slot == node:
-        return
-    gangs = state.slots_on.get(node)
-    if gangs is not None and gangs.pop(gang.key, None) is not None and not gangs:
-        del state.slots_on[node]

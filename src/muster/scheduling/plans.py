@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from muster.cluster.nodes import Int64s
+from muster.cluster.nodes import Bools, Int64s, NodeTable
 from muster.packing.model import Gang as Question
 from muster.packing.tightly_pack import fill_in_order
 from muster.scheduling.model import PodShape
@@ -83,16 +83,51 @@ def plan_slots(state: State, executor: PodShape, count: int) -> Plan:
 
 def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
     """The row for one executor outside its gang's slots, or ``None``."""
-    table = state.table
+    table, priority = state.table, state.config.executor_priority
     vector = table.vector(shape.requests)
     if table.total_capacity(vector, shape.constraints) == 0:
         return None
-    order = table.order(table.eligible(shape.constraints), state.config.executor_priority)
+    capacity, eligible = table.capacity(vector, shape.constraints), table.eligible(shape.constraints)
+    if priority is None and not state.packer.minimal_fragmentation:
+        return first_with_room(table, capacity, eligible)
     used = np.zeros(len(table.names), dtype=np.bool_)
     if state.packer.minimal_fragmentation:
         rows = {table.index[record.room] for record in gang.pods.values() if record.room and record is not gang.driver}
         used[list(rows)] = True
-    return state.packer.one_more(table.capacity(vector, shape.constraints), order, used)
+    return state.packer.one_more(capacity, table.order(eligible, priority), used)
+
+
+def first_with_room(table: NodeTable, capacity: Int64s, eligible: Bools) -> int:
+    """The first row of ``table.order(eligible)`` with a ``capacity`` [N], without sorting all of them.
+
+    ``capacity`` is not 0 everywhere.
+    """
+    rows = capacity.nonzero()[0]
+    if len(table.zone_names) > 1:
+        rows = _in_fullest_zone(table, rows, eligible)
+    for amounts in (table.free[1], table.free[0]):
+        if len(rows) > 1:
+            left = amounts.take(rows)
+            rows = rows[left == left.min()]
+    return min(rows.tolist(), key=table.names.__getitem__)
+
+
+def _in_fullest_zone(table: NodeTable, rows: Int64s, eligible: Bools) -> Int64s:
+    """Those of ``rows`` in the zone with the least free memory, then cpu, over its eligible nodes; then by name."""
+    zones = table.zones.take(rows)
+    codes = np.bincount(zones, minlength=len(table.zone_names)).nonzero()[0].tolist()
+    if len(codes) > 1:
+        free = [_sums(amounts * eligible, table) for amounts in (table.free[1], table.free[0])]
+        codes.sort(key=lambda code: (free[0][code], free[1][code], table.zone_names[code]))
+    fullest: Int64s = rows[zones == codes[0]]
+    return fullest
+
+
+def _sums(amounts: Int64s, table: NodeTable) -> list[int]:
+    """Exact sums per zone code: ``bincount`` adds doubles, so high and low halves are added apart."""
+    high = np.bincount(table.zones, amounts >> 24, len(table.zone_names)).tolist()
+    low = np.bincount(table.zones, amounts & (2**24 - 1), len(table.zone_names)).tolist()
+    return [(int(above) << 24) + int(below) for above, below in zip(high, low, strict=True)]
 
 
 def _anywhere(state: State, executor: PodShape, count: int) -> Plan:

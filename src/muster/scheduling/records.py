@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from muster.cluster.resources import Resources
 from muster.queueing.fifo import Waiting
 from muster.scheduling.model import (
@@ -25,6 +27,16 @@ PodId = tuple[str, str]
 
 GANG_PROFILE = 0
 """Spark's default resource profile: the gang's slots are for executors of it."""
+
+
+class Shortfall(msgspec.Struct, frozen=True):
+    """An attempt to start that failed because fewer executors fit than the minimum."""
+
+    nodes_version: int
+    executors: int
+    """How many were missing."""
+    freed_amounts: tuple[int, ...]
+    freed_times: int
 
 
 class PodRecord:
@@ -134,6 +146,8 @@ class Gang:
 
         self.failed_at = -1
         """``State.freed`` when it last did not fit: unless room was freed since, it does not fit now."""
+        self.shortfall: Shortfall | None = None
+        """By how much it did not fit then."""
         self.excess_at = -1
         self.excess = ""
 

@@ -79,7 +79,7 @@ def reservation_of(gang: Gang) -> Reservation:
 
 
 def _reservation(gang: Gang, slots: dict[str, int]) -> Reservation:
-    listed = tuple(Slot(node, count) for node, count in sorted(slots.items()))
+    listed = tuple([Slot(node, slots[node]) for node in sorted(slots)])
     return Reservation(gang.key, gang.revision, gang.reserved_driver, listed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from muster.cluster.nodes import NodeTable
+from muster.cluster.nodes import Int64s, NodeTable
 from muster.packing.registry import find_packer
 from muster.queueing.fifo import FifoQueues, Waiting
 from muster.scheduling.ceilings import Ceilings
@@ -42,8 +42,6 @@ class State:
         self.ended: OrderedDict[ApplicationKey, Ended] = OrderedDict()
         self.claims: dict[str, dict[PodId, PodRecord]] = {}
         """Pods by the node they claim."""
-        self.slots_on: dict[str, dict[ApplicationKey, Gang]] = {}
-        """Gangs with unfilled slots, or a driver's slot, by node."""
         self.queues = FifoQueues()
         self.blockers: dict[str, Waiting] = {}
         """Per pool, whom the younger ones (and extras) wait for."""
@@ -60,6 +58,9 @@ class State:
 
         self.freed = 0
         """Raised whenever room was freed or a node became usable: what did not fit before may fit now."""
+        self.freed_amounts: list[int] = []
+        """[R] everything ever given back, summed; and how many times, below."""
+        self.freed_times = 0
         self.nodes_version = 0
         """Raised whenever a node came, went or changed."""
 
@@ -82,7 +83,24 @@ class State:
             gang = self.gangs[key] = self.empty[key] = Gang(key, self.at, self.config.story_length)
         return gang
 
-    def free_room(self) -> None:
+    def slots_on(self, node: str) -> list[Gang]:
+        """Gangs with unfilled slots, or a driver's slot, on a node. A walk over all gangs: nodes are lost rarely."""
+        return [gang for gang in self.gangs.values() if node in gang.free or gang.driver_slot == node]
+
+    def free_room(self, vector: Int64s, count: int = 1) -> None:
+        """``count × vector`` [R] was given back somewhere."""
+        self.freed += 1
+        self.stirred = True
+        amounts = vector.tolist()
+        if len(amounts) != len(self.freed_amounts):
+            self.freed_amounts += [0] * (len(amounts) - len(self.freed_amounts))
+        for row, amount in enumerate(amounts):
+            self.freed_amounts[row] += amount * count
+        self.freed_times += count
+
+    def nodes_changed(self) -> None:
+        """A node came, went or changed: everybody is considered anew."""
+        self.nodes_version += 1
         self.freed += 1
         self.stirred = True
 

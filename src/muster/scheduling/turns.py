@@ -41,7 +41,7 @@ def take_turns(state: State) -> None:
 def vacate(state: State, node: str) -> None:
     """Slots that a node can no longer keep are owed, and drivers not yet released from there wait again."""
     occupancy.vacate(state, node)
-    for gang in list(state.slots_on.get(node, {}).values()):
+    for gang in state.slots_on(node):
         if gang.driver_slot == node:
             gangs.keep_driver(state, gang)
 

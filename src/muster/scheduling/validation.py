@@ -50,7 +50,7 @@ def _nothing_is_overcommitted(state: State) -> None:
     table = state.table
     for row in np.flatnonzero((table.free < 0).any(axis=0)):
         node = table.names[row]
-        slots = [gang.key for gang in state.slots_on.get(node, {}).values() if gang.free.get(node)]
+        slots = [gang.key for gang in state.slots_on(node) if gang.free.get(node)]
         _check(not slots, f"node {node} is overcommitted while slots of {', '.join(slots)} are kept on it")
 
 
@@ -91,9 +91,6 @@ def _indexes_are_consistent(state: State) -> None:
     for node, records in state.claims.items():
         _check(bool(records), f"nobody claims {node}")
         _check(all(record.claim == node for record in records.values()), f"a claim on {node} is filed wrongly")
-    for node, gangs in state.slots_on.items():
-        listed = all(gang.free.get(node) or gang.driver_slot == node for gang in gangs.values())
-        _check(listed and bool(gangs), f"a slot on {node} is filed wrongly")
     for record in state.pods.values():
         _check(
             not record.claim or record.id in state.claims[record.claim], f"{record.id} claims {record.claim} unfiled"
