@@ -10,6 +10,9 @@ from rich.table import Table
 
 from muster.cli.demo.measure import Measurement, Outcome, Progress
 
+LONG_WAIT_S = 3.0
+"""Longer than a burst of submissions takes to be worked off: who waits longer waits for room."""
+
 
 class ApplicationReport(msgspec.Struct, frozen=True):
     name: str
@@ -86,12 +89,12 @@ def sentence(report: Report) -> str:
         if report.partial_gangs == 0 and gaps
         else f"{report.partial_gangs} gangs started in part"
     )
-    waited = sum((one.submit_to_driver_s or 0) > 1 for one in report.applications)
+    waited = sum((one.submit_to_driver_s or 0) > LONG_WAIT_S for one in report.applications)
     spark = f", {sum(one.outcome == Outcome.SUCCEEDED for one in real)} of {len(real)} by real Spark," if real else ""
     return (
         f"{done} of {len(report.applications)} applications{spark} ran to their end in {report.seconds:.0f} s; "
-        f"{waited} had to wait for room; {whole}; {report.writes_per_pod:.2f} API writes per pod; "
-        f"{report.overcommitted_nodes} overcommitted nodes."
+        f"{waited} waited longer than {LONG_WAIT_S:.0f} s for room; {whole}; "
+        f"{report.writes_per_pod:.2f} API writes per pod; {report.overcommitted_nodes} overcommitted nodes."
     )
 
 

@@ -48,12 +48,17 @@ def line(measured: Measurement, picture: Picture) -> str:
     """The same in one line, where there is no terminal."""
     outcomes = Counter(_state(one) for one in measured.applications.values())
     cores = _share(measured, "cpu")
-    first = next(iter(waiting(measured)), None)
-    why = f"; first waits: {first.expected.name}: {first.message or first.reason}" if first and first.reason else ""
+    first = first_in_line(measured)
     return (
         f"{picture.elapsed:5.1f} s  {outcomes['waiting']} waiting, {outcomes['running']} running, "
-        f"{outcomes['ended']} ended; cores {cores:.0%}; {measured.pods_seen} pods{why}"
+        f"{outcomes['ended']} ended; cores {cores:.0%}; {measured.pods_seen} pods" + (f"; {first}" if first else "")
     )
+
+
+def first_in_line(measured: Measurement) -> str:
+    """The gang that has waited longest and can say why, with its reason; "" when none waits."""
+    first = next((one for one in waiting(measured) if one.message), None)
+    return f"first waits: {first.expected.name}: {first.message}" if first else ""
 
 
 def waiting(measured: Measurement) -> list[Progress]:
@@ -91,16 +96,16 @@ def _nodes(measured: Measurement, zones: dict[str, str]) -> Panel:
 def _waiting(measured: Measurement, at: float) -> Panel:
     queue = waiting(measured)
     table = Table.grid(padding=(0, 1), expand=True)
-    table.add_column(no_wrap=True, ratio=2)
+    table.add_column(no_wrap=True, ratio=1)
     table.add_column(justify="right", width=5)
     table.add_column(justify="right", width=6)
-    table.add_column(no_wrap=True, ratio=3)
+    table.add_column(no_wrap=True, width=len("WaitingForCapacity"))
     for one in queue[:_ROWS]:
         table.add_row(
             one.expected.name,
             f"1+{one.expected.minimum}",
             f"{at - (one.submitted or at):.1f} s",
-            Text(one.message or one.reason or "found", style="yellow", overflow="ellipsis"),
+            Text(one.reason, style="yellow", overflow="ellipsis"),
         )
     _fill(table, _ROWS - min(_ROWS, len(queue)))
     return Panel(table, title=f"queue: {len(queue)} gangs wait", title_align="left", border_style="yellow")
@@ -141,6 +146,7 @@ def _footer(measured: Measurement, picture: Picture) -> Text:
         f"{len(measured.partial)} partial gangs · {len(measured.overcommitted)} overcommitted nodes",
         style="bold red" if bad else "green",
     )
+    text.append(f"\n {first_in_line(measured)}", style="yellow")
     text.append(f"\n {picture.headline}", style="cyan")
     return text
 
