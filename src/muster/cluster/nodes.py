@@ -124,7 +124,9 @@ class NodeTable:
         self._selections: LeastRecentlyUsed[PodConstraints, _Selection] = LeastRecentlyUsed(_SELECTIONS)
         self._capacities: LeastRecentlyUsed[tuple[bytes, PodConstraints], _Capacity] = LeastRecentlyUsed(_CAPACITIES)
         self._order = UsageOrder()
-        self._order_position = -1
+        self._order_position = 0
+        self._regrouped = True
+        """A node came, went or changed its zone since the order was refreshed."""
         self._view()
 
     # Amounts
@@ -218,6 +220,7 @@ class NodeTable:
         self._amounts[:, :, row] = 0
         self._flags[:, row] = False
         self._renamed[name] = None
+        self._regrouped = True
         self._vacant.append(row)
         self._note_traits(row)
 
@@ -298,15 +301,15 @@ class NodeTable:
     def _refresh_order(self) -> None:
         if self._order_position == self._changes.head:
             return
-        changed = self._changes.since(self._order_position) if self._order_position >= 0 else None
-        renamed = bool(self._renamed)
+        changed = None if self._regrouped else self._changes.since(self._order_position)
         self._names.update(self._renamed, self.index)
         self._renamed.clear()
         facts = NodeFacts(self.present, self.free[1], self.free[0], self._names.ranks, self.zones, len(self.zone_names))
         if changed is None or not self._order.worth_repairing(len(changed)):
             self._order.rebuild(facts)
         else:
-            self._order.repair(changed, facts, renamed)
+            self._order.repair(changed, facts)
+        self._regrouped = False
         self._order_position = self._changes.head
 
     def _prioritized(self, rows: Int64s, priority: LabelPriority) -> Int64s:
@@ -334,6 +337,7 @@ class NodeTable:
             self._view()
         self.index[name] = row
         self._renamed[name] = row
+        self._regrouped = True
         self._flags[0, row] = True
         return row
 
@@ -370,7 +374,9 @@ class NodeTable:
         if code is None:
             code = self._zone_code[zone] = len(self.zone_names)
             self.zone_names.append(zone)
-        self.zones[row] = code
+        if self.zones[row] != code:
+            self.zones[row] = code
+            self._regrouped = True
         self._note_traits(row)
 
     def _note_traits(self, row: int) -> None:
