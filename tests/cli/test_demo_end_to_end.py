@@ -16,7 +16,7 @@ APPLICATION_KEYS = {"name", "real", "min", "submit_to_driver_s", "submit_to_mini
 
 async def test_a_small_demo_ends_well_though_its_service_is_killed() -> None:
     """One JSON object on standard output and nothing else; the service is killed while gangs wait."""
-    arguments = ("demo", "--no-spark", "--nodes", "80", "--applications", "6", "--speed", "3", "--output", "json")
+    arguments = ("demo", "--no-spark", "--nodes", "100", "--applications", "6", "--speed", "3", "--output", "json")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "muster.cli.main", *arguments, stdout=PIPE, stderr=PIPE
     )

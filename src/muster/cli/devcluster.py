@@ -46,29 +46,44 @@ def add_parser(commands: SubParsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import asyncio
-
+    from muster.cli.embedded import interruptible, quieten_logs
     from muster.devcluster.node_pool import NodePool, parse_node_pools
 
     try:
         pools = parse_node_pools(arguments.pools) if arguments.pools else (NodePool(count=arguments.nodes),)
     except ValueError as error:
         raise Failure(f"--pools: {error}") from None
-    return asyncio.run(_cluster(arguments, pools))
+    if not is_ours(arguments.kubeconfig):
+        raise Failure(f"--kubeconfig {arguments.kubeconfig}: holds other clusters; name a file that may be overwritten")
+    quieten_logs()
+    try:
+        interruptible(_cluster(arguments, pools))
+    except KeyboardInterrupt:
+        print("The cluster has ended.", file=sys.stderr)
+    return 0
 
 
-async def _cluster(arguments: argparse.Namespace, pools: tuple[NodePool, ...]) -> int:
+def is_ours(kubeconfig: Path) -> bool:
+    """Whether the file may be overwritten and removed: absent, empty, or left by an earlier embedded cluster."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+        return content is None or [cluster["name"] for cluster in content["clusters"]] == ["muster"]
+    except FileNotFoundError:
+        return True
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return False
+
+
+async def _cluster(arguments: argparse.Namespace, pools: tuple[NodePool, ...]) -> None:
+    """Runs until cancelled."""
     import asyncio
-    import signal
     from contextlib import AsyncExitStack
 
-    from muster.cli.embedded import SYSTEM_NAMESPACE, ServiceProcess, install, quieten_logs
+    from muster.cli.embedded import SYSTEM_NAMESPACE, ServiceProcess, install
     from muster.devcluster.cluster import DevCluster
 
-    quieten_logs()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     kubeconfig: Path = arguments.kubeconfig.absolute()
     async with AsyncExitStack() as stack:
         cluster = DevCluster(
@@ -87,5 +102,4 @@ async def _cluster(arguments: argparse.Namespace, pools: tuple[NodePool, ...]) -
             service = await stack.enter_async_context(ServiceProcess(cluster.folder, kubeconfig))
             print(f"  muster gangs -A\n  muster why APP --server http://127.0.0.1:{service.management_port}")
         print("\nCtrl-C ends it.", file=sys.stderr, flush=True)
-        await stop.wait()
-    return 0
+        await asyncio.get_running_loop().create_future()

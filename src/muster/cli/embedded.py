@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 from collections import deque
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 import yaml
@@ -18,9 +21,12 @@ from muster.kube.client import Client
 from muster.kube.definitions import gang_definition, queue_definition
 from muster.kube.kinds import CUSTOM_RESOURCE_DEFINITIONS
 
+T = TypeVar("T")
+
 SYSTEM_NAMESPACE = "muster-system"
 """Where the service keeps its lease and certificate."""
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RESTART_DELAY_S = 0.3
 _STOP_TIMEOUT_S = 15.0
 _READY_TIMEOUT_S = 60.0
@@ -32,6 +38,32 @@ _TRIES = 10
 def quieten_logs() -> None:
     """Of an embedded cluster people want to see warnings only, and never on standard output."""
     logs.configure(Logging(level="warning", format="console"))
+
+
+def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work``; Ctrl-C, SIGTERM or a closed terminal let it clean up and raise ``KeyboardInterrupt``.
+
+    A second signal ends the process at once.
+    """
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            for number in _STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+            task.cancel()
+
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, stop)
+        return await work
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def install(client: Client) -> None:

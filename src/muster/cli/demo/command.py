@@ -37,15 +37,13 @@ def add_parser(commands: SubParsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import asyncio
-
     import msgspec
     from rich.console import Console
 
     from muster.cli.demo.report import closing_table, sentence, succeeded, totals
     from muster.cli.demo.run import Options, play
     from muster.cli.demo.screen import open_screen
-    from muster.cli.embedded import quieten_logs
+    from muster.cli.embedded import interruptible, quieten_logs
 
     options = Options(
         nodes=arguments.nodes,
@@ -56,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     quieten_logs()
     with open_screen() as screen:
-        report = asyncio.run(play(options, screen))
+        report = interruptible(play(options, screen))
     if arguments.output == "json":
         print(msgspec.json.encode(report).decode())
     else:
