@@ -39,7 +39,7 @@ class SubmissionResult(msgspec.Struct, frozen=True):
     """How it ended."""
 
     exit_code: int
-    """Of spark-submit, which waits for the driver and takes over its exit code."""
+    """Of spark-submit; where that is 0, of the driver, which spark-submit waits for but whose failure it hides."""
     seconds: float
     output: str
     """What spark-submit wrote."""
@@ -128,10 +128,16 @@ async def submit_real(
         submission.kill()
         await submission.wait()
     output = await asyncio.to_thread(log.read_text, encoding="utf-8", errors="replace")
-    return SubmissionResult(code, time.monotonic() - begun, output, driver_pod_of(output))
+    return SubmissionResult(code or driver_exit_code(output), time.monotonic() - begun, output, driver_pod_of(output))
 
 
 def driver_pod_of(output: str) -> str:
     """The driver pod that spark-submit tells of in its log; "" when it tells of none."""
     match = re.search(r"pod name: (\S+-driver)\b", output) or re.search(r"\b([a-z0-9][a-z0-9-]*-driver)\b", output)
     return match.group(1) if match else ""
+
+
+def driver_exit_code(output: str) -> int:
+    """The driver container's exit code in what spark-submit writes at the end; 0 when it tells of none."""
+    codes: list[str] = re.findall(r"^\s*exit code: (\d+)$", output, re.MULTILINE)
+    return int(codes[-1]) if codes else 0
