@@ -1,6 +1,6 @@
 """A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler.
 
-The binaries are built by ``make kubernetes`` (or named by ``KUBEBUILDER_ASSETS``). No kubelet: nodes are written by tests.
+The binaries come from ``make kubernetes`` or ``KUBEBUILDER_ASSETS``. No kubelet: nodes are written by the tests.
 """
 
 from __future__ import annotations

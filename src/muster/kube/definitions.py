@@ -9,7 +9,8 @@ from muster.kube.resources import GROUP, VERSION, GangPhase, PreemptionPolicy, Q
 Schema = dict[str, Any]
 
 _INT32 = 2**31 - 1
-_INT64 = 2**63 - 1
+_EXACT = 2**53
+"""Bounds in a schema are float64 to the API server: 2**63 - 1 would round up, out of range of int64."""
 _NAME = 253
 """Longest DNS subdomain name (RFC 1123 as Kubernetes has it)."""
 
@@ -102,7 +103,7 @@ def _gang_spec() -> Schema:
                 100,
                 keys=["id"],
             ),
-            "revision": _integer("Raised by every change of the reservation.", maximum=_INT64, default=0),
+            "revision": _integer("Raised by every change of the reservation.", maximum=_EXACT, default=0),
             "driverNode": _text("Node reserved for the driver; empty when it is not Muster's to place.", _NAME),
             "slots": _list(
                 "Slots reserved for the minimum; extra executors are recorded on their pods only.",
@@ -340,7 +341,7 @@ def _conditions() -> Schema:
             ),
             "message": _text("Why, for people.", 32768),
             "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When the status changed."},
-            "observedGeneration": _integer("Generation it speaks of.", maximum=_INT64),
+            "observedGeneration": _integer("Generation it speaks of.", maximum=_EXACT),
         },
         required=["type", "status", "reason", "message", "lastTransitionTime"],
     )
