@@ -7,7 +7,7 @@ without a pool had no order, here the application's key decides ties and "no poo
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -67,8 +67,3 @@ class FifoQueues:
     def waiting(self, pool: str) -> Sequence[Waiting]:
         """Everybody in the queue of a pool, oldest first; a copy, so that it may be left while looking at it."""
         return tuple(self._queues.get(pool, ()))
-
-    def ahead_of(self, pool: str, waiting: Waiting) -> Iterator[Waiting]:
-        """Those of the pool who come before ``waiting``, oldest first."""
-        queue = self._queues.get(pool, [])
-        yield from queue[: bisect_left(queue, waiting)]

@@ -216,12 +216,13 @@ def _extra(state: State, gang: Gang, pod: Pod) -> Room:
 
 
 def _placement(state: State, pod: Pod, room: Room) -> Placement:
-    reasons = list(pod.pin_reasons)
-    if not state.config.bind_enabled:
-        reasons.append("binding at admission is switched off")
     row = state.table.index.get(room.node)
-    if row is None or not state.table.usable[row]:
+    usable = row is not None and bool(state.table.usable[row])
+    if usable and state.bind_enabled and not pod.pin_reasons:
+        return Placement(Mode.BIND, room.node, room.extra)
+    reasons = list(pod.pin_reasons)
+    if not state.bind_enabled:
+        reasons.append("binding at admission is switched off")
+    if not usable:
         reasons.append(f"node {room.node} is not Ready or is cordoned")
-    if reasons:
-        return Placement(Mode.PIN, room.node, room.extra, "; ".join(reasons))
-    return Placement(Mode.BIND, room.node, room.extra)
+    return Placement(Mode.PIN, room.node, room.extra, "; ".join(reasons))

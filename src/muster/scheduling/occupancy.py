@@ -31,7 +31,9 @@ def settle(state: State, record: PodRecord) -> None:
             _enter(state, gang, record, room)
     elif room and record.charged != record.pod.requests:
         _resize(state, record)
-    _count(state, gang, record, bool(room and record.pod.node))
+    bound = bool(room and record.pod.node)
+    if bound is not record.bound:
+        _count(state, gang, record, bound)
 
 
 def hold_slots(state: State, gang: Gang, rows: Iterable[int], counts: Iterable[int]) -> None:
@@ -264,8 +266,6 @@ def _resize(state: State, record: PodRecord) -> None:
 
 
 def _count(state: State, gang: Gang | None, record: PodRecord, bound: bool) -> None:
-    if bound is record.bound:
-        return
     record.bound = bound
     if gang is not None and record.pod.role is Role.EXECUTOR:
         gang.running += 1 if bound else -1

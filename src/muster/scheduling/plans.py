@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
-from muster.cluster.nodes import Bools, Int64s, NodeTable
+from muster.cluster.nodes import Int64s, NodeTable
 from muster.packing.model import Gang as Question
 from muster.packing.tightly_pack import fill_in_order
 from muster.scheduling.model import PodShape
 from muster.scheduling.records import Gang
 from muster.scheduling.state import State
+from muster.scheduling.zones import ZoneMask, fullest_first
 
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -30,7 +33,7 @@ def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: 
     wanted = table.vector(executor.requests)
     if count and table.total_capacity(wanted, executor.constraints) < count:
         return None
-    if driver is not None and table.total_capacity(table.vector(driver.requests), driver.constraints) == 0:
+    if not count and driver is not None and not table.total_capacity(table.vector(driver.requests), driver.constraints):
         return None
     executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
     driver_order = _NOTHING
@@ -89,7 +92,7 @@ def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
         return None
     capacity, eligible = table.capacity(vector, shape.constraints), table.eligible(shape.constraints)
     if priority is None and not state.packer.minimal_fragmentation:
-        return first_with_room(table, capacity, eligible)
+        return first_with_room(table, capacity, state.zones.of(shape.constraints, state.nodes_version))
     used = np.zeros(len(table.names), dtype=np.bool_)
     if state.packer.minimal_fragmentation:
         rows = {table.index[record.room] for record in gang.pods.values() if record.room and record is not gang.driver}
@@ -97,37 +100,22 @@ def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
     return state.packer.one_more(capacity, table.order(eligible, priority), used)
 
 
-def first_with_room(table: NodeTable, capacity: Int64s, eligible: Bools) -> int:
-    """The first row of ``table.order(eligible)`` with a ``capacity`` [N], without sorting all of them.
+def first_with_room(table: NodeTable, capacity: Int64s, zones: Sequence[ZoneMask]) -> int:
+    """The first row with a ``capacity`` [N], in the order of ``NodeTable.order``, without sorting all of them.
 
-    ``capacity`` is not 0 everywhere.
+    ``zones`` are those with a node such a pod may use; ``capacity`` is not 0 everywhere.
     """
-    rows = capacity.nonzero()[0]
-    if len(table.zone_names) > 1:
-        rows = _in_fullest_zone(table, rows, eligible)
+    open_rows = capacity > 0
+    rows = _NOTHING
+    for zone in fullest_first(zones, table.free[1], table.free[0]):
+        rows = (open_rows & zone.eligible).nonzero()[0]
+        if len(rows):
+            break
     for amounts in (table.free[1], table.free[0]):
         if len(rows) > 1:
             left = amounts.take(rows)
             rows = rows[left == left.min()]
     return min(rows.tolist(), key=table.names.__getitem__)
-
-
-def _in_fullest_zone(table: NodeTable, rows: Int64s, eligible: Bools) -> Int64s:
-    """Those of ``rows`` in the zone with the least free memory, then cpu, over its eligible nodes; then by name."""
-    zones = table.zones.take(rows)
-    codes = np.bincount(zones, minlength=len(table.zone_names)).nonzero()[0].tolist()
-    if len(codes) > 1:
-        free = [_sums(amounts * eligible, table) for amounts in (table.free[1], table.free[0])]
-        codes.sort(key=lambda code: (free[0][code], free[1][code], table.zone_names[code]))
-    fullest: Int64s = rows[zones == codes[0]]
-    return fullest
-
-
-def _sums(amounts: Int64s, table: NodeTable) -> list[int]:
-    """Exact sums per zone code: ``bincount`` adds doubles, so high and low halves are added apart."""
-    high = np.bincount(table.zones, amounts >> 24, len(table.zone_names)).tolist()
-    low = np.bincount(table.zones, amounts & (2**24 - 1), len(table.zone_names)).tolist()
-    return [(int(above) << 24) + int(below) for above, below in zip(high, low, strict=True)]
 
 
 def _anywhere(state: State, executor: PodShape, count: int) -> Plan:

@@ -42,7 +42,7 @@ class Scheduler:
         """Take note of what happened; returns what is to be done, in order, also what earlier placements entail."""
         state = self._state
         state.at = max(state.at, event.at)
-        state.cause = _cause(event)
+        state.cause = event
         executors.expire(state)
         match event:
             case PodSeen(pod=pod):
@@ -76,7 +76,7 @@ class Scheduler:
         state.at = max(state.at, at)
         if not state.synced:
             return executors.SYNCING
-        state.cause = f"admission of {pod.namespace}/{pod.name}"
+        state.cause = pod
         executors.expire(state)
         placement = executors.answer(state, pod)
         if state.joining:
@@ -138,15 +138,3 @@ class Scheduler:
                 gangs.drop_if_over(state, gang)
         decisions, state.decisions = state.decisions, []
         return decisions
-
-
-def _cause(event: Event) -> str:
-    match event:
-        case PodSeen(pod=pod) | PodGone(pod=pod):
-            return f"{type(event).__name__} {pod.namespace}/{pod.name}"
-        case NodeSeen(node=node):
-            return f"NodeSeen {node.name}"
-        case NodeGone(name=name):
-            return f"NodeGone {name}"
-        case _:
-            return type(event).__name__

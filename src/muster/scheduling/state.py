@@ -12,7 +12,8 @@ from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision, Publish
 from muster.scheduling.model import ApplicationKey, GangStatus, PodRef
 from muster.scheduling.records import Gang, PodId, PodRecord
-from muster.scheduling.story import StoryEntry
+from muster.scheduling.story import StoryEntry, cause_of
+from muster.scheduling.zones import Zones
 
 
 class Ended:
@@ -30,11 +31,14 @@ class State:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self.policy = config.policy
+        self.bind_enabled = config.bind_enabled
         self.packer = find_packer(config.packer)
         self.table = NodeTable()
         self.ceilings = Ceilings(self.table)
+        self.zones = Zones(self.table)
         self.at = 0.0
-        self.cause = ""
+        self.cause: object = None
+        """The event, or the pod whose admission was asked about, that is being handled."""
         self.synced = False
 
         self.pods: dict[PodId, PodRecord] = {}
@@ -114,7 +118,7 @@ class State:
 
     def tell(self, gang: Gang, what: str) -> None:
         """Add to the application's story."""
-        gang.story.append(StoryEntry(self.at, self.cause, what))
+        gang.story.append(StoryEntry(self.at, cause_of(self.cause), what))
         self.dirty[gang.key] = gang
 
     def publish(self, gang: Gang, pod: PodRef, reason: str, message: str, *, warning: bool) -> None:
