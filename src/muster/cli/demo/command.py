@@ -8,6 +8,8 @@ from muster.cli.arguments import SubParsers, add_command, add_output_option, cou
 
 DEFAULT_NODES = 200
 DEFAULT_SEED = 7
+_WIDTH = 104
+"""Columns of the closing table where no terminal says how many there are."""
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -59,6 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(msgspec.json.encode(report).decode())
     else:
         console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = _WIDTH
         for part in (closing_table(report), totals(report), "", sentence(report)):
             console.print(part)
     return 0 if succeeded(report) else 1

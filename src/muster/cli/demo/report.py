@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from muster.cli.demo.measure import Measurement, Outcome, Progress
@@ -51,10 +52,10 @@ def build_report(measured: Measurement, writes: int, pods: int, seconds: float) 
 
 
 def closing_table(report: Report) -> Table:
-    table = Table(title="Applications, in order of submission", title_justify="left", header_style="bold")
+    table = Table(title="Applications, in order of submission", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("application", overflow="fold")
     table.add_column("spark")
-    for column in ("min", "submit → driver bound", "submit → minimum"):
+    for column in ("min", "submit → driver", "submit → minimum"):
         table.add_column(column, justify="right")
     table.add_column("outcome")
     for one in report.applications:
