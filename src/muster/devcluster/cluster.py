@@ -61,9 +61,10 @@ class Counters(msgspec.Struct, frozen=True):
 class DevCluster:
     """Use as an async context manager; everything it started is ended on leaving.
 
-    ``speed``: virtual seconds per real second, for virtual pods only; what the API itself takes is not compressed, so
-    at high speeds and on a busy machine drivers wait in vain for executors that are on their way. ``processes`` adds one node whose pods are real
-    processes, with the node pool label ``process``. ``folder`` keeps kubeconfig and logs; a temporary one is removed.
+    ``speed``: virtual seconds per real second, for virtual pods only. What the API itself takes is not compressed: at
+    high speeds on a busy machine, drivers start their work before executors that are on their way.
+    ``processes`` adds one node whose pods are real processes, with the node pool label ``process``. ``folder`` keeps
+    kubeconfig and logs; a temporary one is removed.
     """
 
     def __init__(
