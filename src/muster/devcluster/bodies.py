@@ -8,6 +8,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
+from muster.devcluster import protobuf
 from muster.devcluster.errors import ApiError, bad_request, unsupported_media_type
 from muster.devcluster.storage import Object, decode
 
@@ -37,6 +38,8 @@ def media_type(http: web.BaseRequest) -> str:
 
 def parse_object(data: bytes, media: str) -> Object:
     """An object in a body of this media type. Raises 400, 415."""
+    if media == protobuf.MEDIA_TYPE:
+        return protobuf.decode_object(data)
     if media not in (*_JSON, *_YAML):
         raise unsupported_media_type(media, ("application/json", "application/yaml"))
     value = parse_value(data, media)

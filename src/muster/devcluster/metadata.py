@@ -43,7 +43,7 @@ def after(seconds: float) -> str:
 
 
 def generated_name(prefix: str) -> str:
-    return prefix[:58] + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+    return prefix[:58] + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(5))
 
 
 def is_dns_label(name: str) -> bool:

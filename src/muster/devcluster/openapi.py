@@ -15,7 +15,7 @@ from muster.devcluster.kinds import Kind, KindTable
 from muster.devcluster.storage import encode
 
 _TITLE, _RELEASE = "Kubernetes", "v1.36.0"
-_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
 def v2(accept: str) -> web.Response:

@@ -6,6 +6,7 @@ Sources: ``pkg/apis/core/v1/defaults.go``, ``pkg/registry/core/pod/strategy.go``
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from muster.cluster.quantity import QuantityError, parse
@@ -119,6 +120,11 @@ def _default_volume(volume: dict[str, Any]) -> None:
             item["fieldRef"].setdefault("apiVersion", "v1")
 
 
+@lru_cache(maxsize=4096)
+def _canonical(text: str) -> str:
+    return str(parse(text))
+
+
 def qos_class(spec: Mapping[str, Any]) -> str:
     """Guaranteed, Burstable or BestEffort. Source: ``pkg/apis/core/v1/helper/qos``."""
     guaranteed, any_amount = True, False
@@ -139,7 +145,7 @@ def canonical_quantities(amounts: dict[str, Any]) -> None:
     """Writes quantities as the API does ("0.5" becomes "500m"), in place. Raises 400 BadRequest."""
     for name, amount in amounts.items():
         try:
-            amounts[name] = str(parse(amount if type(amount) is str else str(amount)))
+            amounts[name] = _canonical(amount if type(amount) is str else str(amount))
         except QuantityError as error:
             raise bad_request(f"{name}: {error}") from None
 

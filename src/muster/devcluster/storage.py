@@ -148,6 +148,8 @@ class Store:
     """
 
     def __init__(self, history: int = 10_000) -> None:
+        if history < 1:
+            raise ValueError(f"the history of changes must hold at least one, not {history}")
         self.version = FIRST_VERSION
         self._history = history
         self._collections: dict[str, Collection] = {}
