@@ -44,10 +44,10 @@ def binaries() -> Path:
 class ControlPlane:
     """Use as an async context manager. Every process it started is ended on leaving, by its own handle."""
 
-    def __init__(self, folder: Path, *, components: bool = True, scheduler_qps: int = 50) -> None:
+    def __init__(self, folder: Path, *, scheduler: bool = True, scheduler_qps: int = 50) -> None:
         self.folder = folder
         self.kubeconfig = folder / "admin.kubeconfig"
-        self._components = components
+        self._scheduler = scheduler
         self._scheduler_qps = scheduler_qps
         self._binaries = binaries()
         self._etcd_port, self._peer_port, self._port = free_ports(3)
@@ -64,8 +64,9 @@ class ControlPlane:
             await asyncio.to_thread(self._write_files)
             await self.start_etcd()
             await self.start_api_server()
-            if self._components:
-                await self._start_components()
+            await self._start_controllers()
+            if self._scheduler:
+                await self._start_scheduler()
         except BaseException:
             await self.__aexit__()
             raise
@@ -132,7 +133,7 @@ class ControlPlane:
         )
         await self._until_ready()
 
-    async def _start_components(self) -> None:
+    async def _start_controllers(self) -> None:
         await self._start(
             "kube-controller-manager",
             f"--kubeconfig={self._write_kubeconfig('controllers')}",
@@ -145,6 +146,8 @@ class ControlPlane:
             "--kube-api-qps=500",
             "--kube-api-burst=500",
         )
+
+    async def _start_scheduler(self) -> None:
         config = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",

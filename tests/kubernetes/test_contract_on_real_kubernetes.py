@@ -17,7 +17,7 @@ SUITE = Path(__file__).parents[1] / "contract"
 
 
 async def test_the_contract_suite_holds_for_the_real_api_server(tmp_path: Path) -> None:
-    async with ControlPlane(tmp_path) as plane:
+    async with ControlPlane(tmp_path, scheduler=False) as plane:  # the suite binds pods itself
         environment = os.environ | {"MUSTER_CONTRACT_KUBECONFIG": str(plane.kubeconfig)}
         suite = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(SUITE)),
