@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,19 @@ async def test_a_kubeconfig_without_that_context_is_one_line_that_names_those_th
     code, _, err = await cluster.muster("gangs", "--context", "prod")
     assert code == 1
     assert "has no context prod; there are: muster" in err
+
+
+async def test_watching_goes_on_with_a_line_per_change_in_the_lists_columns(cluster: Cluster) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "muster.cli.main", "gangs", "-w", "--kubeconfig", str(cluster.kubeconfig), stdout=PIPE
+    )
+    assert process.stdout is not None
+    header, _, waiting = [await process.stdout.readline() for _ in range(3)]
+    assert b"WaitingForCapacity" in waiting
+    change = {"status": {"phase": "Reserved", "reason": ""}}
+    await cluster.client.patch(ANY_GANG, "spark-1", change, "team-a", subresource="status")
+    line = await process.stdout.readline()
+    process.terminate()
+    await process.wait()
+    assert line.startswith(b"hourly")
+    assert line.index(b"Reserved") == header.index(b"PHASE")

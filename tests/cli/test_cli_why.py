@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from muster.cli.arguments import Failure
-from muster.cli.why import ask, from_status, in_words
+from muster.cli.why import ask, from_status, in_words, with_names
 from muster.cluster.breakdown import Breakdown
 from muster.scheduling.explaining import Ahead, Explanation
 from muster.scheduling.model import GangStatus, Phase
@@ -83,6 +83,11 @@ def test_nodes_are_counted_by_what_keeps_pods_away() -> None:
     assert "3 do not match its node selector: disk=ssd on 3" in lines
     assert "4 are too full now: cpu on 4, memory on 1" in lines
     assert not any("cordoned" in line for line in lines)
+
+
+def test_applications_are_called_by_name_where_it_is_known() -> None:
+    known = [{"metadata": {"name": "spark-0"}, "spec": {"applicationName": "hourly"}}]
+    assert "team-a/hourly came first" in with_names(words(WAITING), known)
 
 
 def test_a_long_queue_is_cut() -> None:

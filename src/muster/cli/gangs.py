@@ -152,7 +152,7 @@ def _identity(gang: Gang) -> str:
 
 
 async def _follow(client: Client, namespace: str, name: str | None, shown: dict[str, Gang], *, wide: bool) -> None:
-    """Print a line for each change from now on, until interrupted. Lines are not aligned with each other's future."""
+    """Print a line for each change from now on, until interrupted, in columns as wide as anything shown before."""
     from muster.kube import list_watch as lw
     from muster.kube.resources import GANGS
 
@@ -162,9 +162,11 @@ async def _follow(client: Client, namespace: str, name: str | None, shown: dict[
         gang = msgspec.to_builtins(event.object)
         before = shown.get(_identity(gang))
         shown[_identity(gang)] = gang
-        if (name is None or is_called(gang, name)) and gang != before:
-            body = render([gang], datetime.now(UTC), wide=wide, namespaces=not namespace)
-            print(body.partition("\n")[2], flush=True)
+        news = before is None or before["metadata"]["resourceVersion"] != gang["metadata"]["resourceVersion"]
+        if news and (name is None or is_called(gang, name)):
+            everything = [*shown.values(), gang]
+            lines = render(everything, datetime.now(UTC), wide=wide, namespaces=not namespace)
+            print(lines.rpartition("\n")[2], flush=True)
 
     import msgspec
 

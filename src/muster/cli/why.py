@@ -72,7 +72,8 @@ async def _explain(arguments: argparse.Namespace) -> int:
     given, _, name = arguments.application.rpartition("/")
     namespace = given or arguments.namespace or access.namespace
     async with Client(access) as client:
-        gangs = [gang for gang in await list_gangs(client, namespace) if is_called(gang, name)]
+        everybody = await list_gangs(client, namespace)
+    gangs = [gang for gang in everybody if is_called(gang, name)]
     identifier = gangs[-1]["metadata"]["name"] if gangs else name
     explanation, trouble = await ask(arguments.server, f"{namespace}/{identifier}")
     if explanation is None and not gangs:
@@ -85,7 +86,7 @@ async def _explain(arguments: argparse.Namespace) -> int:
     elif explanation is None:
         print("\n".join(from_status(gangs[-1])))
     else:
-        print("\n".join(in_words(explanation, name)))
+        print(with_names("\n".join(in_words(explanation, name)), everybody))
     return 0
 
 
@@ -119,11 +120,24 @@ def in_words(explanation: Explanation, name: str) -> list[str]:
         pool = f"node pool {explanation['pool']}" if explanation["pool"] else "all nodes"
         lines += ["", f"Place {explanation['position']} in the queue of {pool}." + _nobody_ahead(explanation)]
         lines += _ahead(explanation["ahead"])
-        lines += ["", f"Of its {explanation['minimum']} executors, {explanation['executors_fit_now']} would fit now."]
+        if explanation["minimum"]:
+            lines += [
+                "",
+                f"Of its {explanation['minimum']} executors, {explanation['executors_fit_now']} would fit now.",
+            ]
     for who, nodes in (("driver", explanation["driver_nodes"]), ("executor", explanation["executor_nodes"])):
         if nodes is not None and explanation["position"] is not None:
             lines += ["", f"Nodes for its {who}: {nodes['fit']} of {nodes['nodes']}", *_nodes(nodes)]
     return lines
+
+
+def with_names(text: str, gangs: Sequence[Mapping[str, Any]]) -> str:
+    """``text`` with the names of applications in place of their ids."""
+    for gang in gangs:
+        name = gang.get("spec", {}).get("applicationName")
+        if name:
+            text = text.replace(gang["metadata"]["name"], name)
+    return text
 
 
 def from_status(gang: Mapping[str, Any]) -> list[str]:
