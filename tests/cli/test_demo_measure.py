@@ -44,9 +44,9 @@ class History:
         self.now += seconds
         return self
 
-    def measured(self, **minimums: int) -> Measurement:
+    def measured(self, *away: tuple[float, float], **minimums: int) -> Measurement:
         expected = [Expected(name, minimum, CORE) for name, minimum in minimums.items()]
-        return measure(expected, {}, self.changes, self.now)
+        return measure(expected, {}, self.changes, self.now, away)
 
     def _pod(self, uid: str, app: str, *, requests: Resources = CORE, **more: Any) -> History:
         return self._add(PodObserved, uid=uid, application=f"default/{app}", requests=requests, **more)
@@ -167,6 +167,30 @@ def test_a_driver_that_never_asked_for_its_minimum_is_not_called_partial() -> No
     assert measured.partial == []
     assert measured.applications["a"].minimum_reached is None
     assert measured.applications["a"].outcome is Outcome.FAILED
+
+
+def test_a_driver_created_while_muster_was_away_is_unguarded_and_not_partial() -> None:
+    history = History("n1").driver("a").driver("a", "n1")
+    measured = history.measured((1.5, 2.5), a=2)
+    assert measured.partial == []
+    assert [app.expected.name for app in measured.unguarded] == ["a"]
+
+
+def test_a_driver_created_before_or_after_that_is_partial() -> None:
+    history = History("n1").later(20).driver("a").driver("a", "n1")
+    assert len(history.measured((1.5, 20.0), a=2).partial) == 1
+    assert len(history.measured((25.0, 30.0), a=2).partial) == 1
+
+
+def test_a_driver_that_was_held_before_muster_went_away_must_be_whole_when_it_is_released() -> None:
+    history = History("n1").driver("a", gated=True).later(20).driver("a", "n1")
+    assert len(history.measured((5.0, 10.0), a=2).partial) == 1
+
+
+def test_a_gang_that_was_starting_when_muster_went_away_is_unguarded() -> None:
+    history = History("n1").driver("a", gated=True).gang("a", ("n1", 2)).driver("a", "n1").executor("a", 1)
+    history.executor("a", 2).driver("a", "n1", finished=True)
+    assert [app.expected.name for app in history.measured((5.0, 5.5), a=2).unguarded] == ["a"]
 
 
 def test_requests_above_allocatable_are_an_overcommitted_node() -> None:

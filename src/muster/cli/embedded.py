@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Coroutine
 from pathlib import Path
@@ -27,7 +29,7 @@ SYSTEM_NAMESPACE = "muster-system"
 """Where the service keeps its lease and certificate."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_RESTART_DELAY_S = 0.3
+_RESTART_DELAY_S = 0.1
 _STOP_TIMEOUT_S = 15.0
 _READY_TIMEOUT_S = 60.0
 _READY_POLL_S = 0.1
@@ -83,6 +85,8 @@ class ServiceProcess:
         self.log = folder / "muster-serve.log"
         self.management_port = free_port()
         self.restarts = 0
+        self.away: list[tuple[float, float]] = []
+        """When it was gone, from and to (monotonic clock); to infinity while it is not back."""
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._config.write_text(yaml.safe_dump(configuration(kubeconfig, free_port(), self.management_port)))
@@ -149,8 +153,17 @@ class ServiceProcess:
                     f"muster serve ended {self.restarts + 1} times, last with code {code}:\n{self.log_tail()}"
                 )
             self.restarts += 1
+            left = time.monotonic()
+            self.away.append((left, math.inf))
             await asyncio.sleep(_RESTART_DELAY_S)
             await self._start()
+            back = asyncio.create_task(self._until_ready())
+            ended = asyncio.create_task(self._process.wait())
+            await asyncio.wait([back, ended], return_when=asyncio.FIRST_COMPLETED)
+            for task in (back, ended):
+                task.cancel()
+            await asyncio.gather(back, ended, return_exceptions=True)
+            self.away[-1] = (left, time.monotonic())
 
     async def _until_ready(self) -> None:
         """Until it has the lease, knows the cluster, and has registered its webhook."""

@@ -12,14 +12,19 @@ A gang is **partial** when, of an application with a minimum of n executors,
   than n, and another application's driver was bound meanwhile;
 - *never*: its driver ended, and of the n executors it had asked for at once it never had all.
 
+While Muster is *away* (its process has ended and is not back), Spark runs by ordinary scheduling, and nobody promises
+whole gangs: an application counts as **unguarded** instead of partial when its driver was created then, and so was never
+held, or when it was starting then.
+
 A node is **overcommitted** when, after any change, the requests of its pods exceed its allocatable in any resource, or
 their number its pod limit.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -28,6 +33,8 @@ from muster.cluster.resources import Resources
 
 STUCK_S = 10.0
 """Placing an executor takes milliseconds; ten seconds leave room for a busy laptop."""
+AWAY_EARLIER_S = 1.0
+"""A process is gone a moment before that is noticed."""
 
 
 class NodeObserved(msgspec.Struct, frozen=True):
@@ -56,6 +63,8 @@ class PodObserved(msgspec.Struct, frozen=True):
     succeeded: bool = False
     extra: bool = False
     """Bound above the minimum: fills no slot of the gang."""
+    gated: bool = False
+    """Held by Muster's scheduling gate."""
 
 
 class GangObserved(msgspec.Struct, frozen=True):
@@ -103,8 +112,10 @@ class Progress(msgspec.Struct):
     """Executors bound and not finished."""
     pending: int = 0
     """Executors without a node."""
+    gated: bool = False
+    """Its driver was held at some time."""
     partial: str = ""
-    """Why the gang counts as partial; "" when it does not."""
+    """Why the gang was not whole; "" when it was."""
     reason: str = ""
     message: str = ""
     asked: int = 0
@@ -116,7 +127,12 @@ class Progress(msgspec.Struct):
 class Measurement:
     """The fold. Feed it with ``observe`` in order of ``version``; read its public fields at any time."""
 
-    def __init__(self, expected: Iterable[Expected], submitted: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        expected: Iterable[Expected],
+        submitted: Mapping[str, float],
+        away: Sequence[tuple[float, float]] = (),
+    ) -> None:
         self.applications: dict[str, Progress] = {one.name: Progress(one) for one in expected}
         """By application name."""
         self.allocatable: dict[str, dict[str, int]] = {}
@@ -126,6 +142,7 @@ class Measurement:
         """By node: what was exceeded first."""
         self.pods_seen = 0
         self._submitted = submitted
+        self._away = away
         self._by_key: dict[str, Progress] = {}
         self._pods: dict[str, PodObserved] = {}
         self._slots: dict[str, tuple[tuple[str, int], ...]] = {}
@@ -143,7 +160,19 @@ class Measurement:
 
     @property
     def partial(self) -> list[Progress]:
-        return [one for one in self.applications.values() if one.partial]
+        return [one for one in self.applications.values() if one.partial and not self._is_unguarded(one)]
+
+    @property
+    def unguarded(self) -> list[Progress]:
+        """Not whole, because Muster was away."""
+        return [one for one in self.applications.values() if one.partial and self._is_unguarded(one)]
+
+    def _is_unguarded(self, one: Progress) -> bool:
+        begun, ended = (one.submitted, one.driver_bound) if not one.gated else (one.driver_bound, one.ended)
+        return any(
+            left - AWAY_EARLIER_S <= (math.inf if ended is None else ended) and (begun or 0.0) <= back
+            for left, back in self._away
+        )
 
     def close(self, at: float) -> None:
         """The end of the watching: what is stuck now has been stuck until now."""
@@ -179,6 +208,8 @@ class Measurement:
         if seen.driver and seen.app_name in self.applications:
             self._adopt(seen)
         progress = self._by_key.get(seen.application)
+        if seen.driver and seen.gated and progress is not None:
+            progress.gated = True
         if not seen.driver and progress is not None:
             self._count(progress, before, -1)
             self._count(progress, seen, +1)
@@ -292,10 +323,17 @@ def _is_starting(progress: Progress) -> bool:
 
 
 def measure(
-    expected: Iterable[Expected], submitted: Mapping[str, float], observations: Iterable[Observation], until: float
+    expected: Iterable[Expected],
+    submitted: Mapping[str, float],
+    observations: Iterable[Observation],
+    until: float,
+    away: Sequence[tuple[float, float]] = (),
 ) -> Measurement:
-    """The fold over everything seen ``until`` then, sorted by the API's own order of changes."""
-    result = Measurement(expected, submitted)
+    """The fold over everything seen ``until`` then, sorted by the API's own order of changes.
+
+    ``away``: when Muster's process was gone, from and to.
+    """
+    result = Measurement(expected, submitted, away)
     for seen in sorted(observations, key=lambda one: one.version):
         result.observe(seen)
     result.close(until)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -24,6 +24,7 @@ from muster.kube.client import Client
 from muster.kube.kinds import NODES, PODS, Resource
 from muster.spark.names import (
     EXTRA_ANNOTATION,
+    GANG_GATE,
     GROUP,
     SPARK_APP_NAME_LABEL,
     SPARK_APP_SELECTOR_LABEL,
@@ -71,16 +72,18 @@ class Onlooker:
         client: Client,
         expected: Iterable[Expected],
         submitted: Mapping[str, float],
+        away: Sequence[tuple[float, float]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._expected = tuple(expected)
         self._submitted = submitted
+        self._away = away
         self._clock = clock
         self._unsettled: list[Observation] = []
         self._settled: list[Observation] = []
         self._pods: dict[str, PodObserved] = {}
-        self.live = Measurement(self._expected, submitted)
+        self.live = Measurement(self._expected, submitted, away)
         self.zones: dict[str, str] = {}
         self.ready = asyncio.Event()
         """Set when everything that existed at the beginning has been seen."""
@@ -110,7 +113,8 @@ class Onlooker:
 
     def conclude(self) -> Measurement:
         """Everything again, strictly in the API's order of changes."""
-        return measure(self._expected, self._submitted, [*self._settled, *self._unsettled], self._clock())
+        seen = [*self._settled, *self._unsettled]
+        return measure(self._expected, self._submitted, seen, self._clock(), self._away)
 
     def _node(self, event: lw.WatchedEvent[k.Node]) -> None:
         match event:
@@ -188,6 +192,7 @@ def pod_observed(pod: k.Pod, at: float) -> PodObserved:
         requests=containers,
         finished=pod.status.phase in ("Succeeded", "Failed"),
         succeeded=pod.status.phase == "Succeeded",
+        gated=any(gate.name == GANG_GATE for gate in spec.scheduling_gates),
         extra=meta.annotations.get(EXTRA_ANNOTATION) == "true",
     )
 

@@ -88,7 +88,8 @@ class _Demo:
         self._pace = PACE * options.speed
         self._submitted: dict[str, float] = {}
         expected = [Expected(one.name, one.minimum, executor_requests(one)) for one in self._planned]
-        self._onlooker = Onlooker(watcher, [*expected, *(one.expected for one in self._real)], self._submitted)
+        everybody = [*expected, *(one.expected for one in self._real)]
+        self._onlooker = Onlooker(watcher, everybody, self._submitted, service.away)
         self._headlines: dict[str, str] = {one.job.name: "" for one in self._real}
         self._restarts = 0
 
@@ -180,6 +181,8 @@ class _Demo:
         """What must never happen, by name."""
         for one in measured.partial:
             self._screen.note(f"partial gang: {one.expected.name}: {one.partial}")
+        for one in measured.unguarded:
+            self._screen.note(f"started while muster serve was away: {one.expected.name}: {one.partial}")
         for node, what in measured.overcommitted.items():
             self._screen.note(f"overcommitted node: {node}: {what}")
         for problem in self._cluster.counters().problems:
