@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import aiohttp
+import pytest
 import yaml
 
 from muster.devcluster.node_pool import NodePool
@@ -39,7 +40,7 @@ class ServeProcess:
                     "kubernetes": {"kubeconfig": str(cluster.cluster.kubeconfig)},
                     "webhook": {"port": webhook, "url": f"https://127.0.0.1:{webhook}/mutate"},
                     "management": {"port": self.management},
-                    "lease": {"duration": "2s", "renewDeadline": "1.5s", "retryPeriod": "0.2s"},
+                    "lease": {"duration": "1s", "renewDeadline": "0.8s", "retryPeriod": "0.2s"},
                     "validate": True,
                 }
             )
@@ -92,6 +93,7 @@ class Onlooker:
             self.without_gang.append(application)
 
 
+@pytest.mark.timeout(400)
 async def test_killed_twenty_times_it_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     luck = random.Random(20)
     async with running_cluster(NodePool(count=4, cpu=8), muster=False, speed=10) as cluster:
