@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import structlog
+
 from muster.devcluster.admission import NOT_READY, UNREACHABLE
 from muster.devcluster.errors import ApiError
-from muster.devcluster.garbage import internal_request
+from muster.devcluster.garbage import RETRY_SECONDS, internal_request
 from muster.devcluster.kinds import Kind
 from muster.devcluster.registry import Registry
 from muster.devcluster.storage import Change, Object
 
+_log = structlog.get_logger("muster.devcluster")
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 PRESSURE_TAINTS = {
     "MemoryPressure": "node.kubernetes.io/memory-pressure",
@@ -56,8 +59,10 @@ class Controllers:
             except ApiError as error:
                 if error.code == 409:
                     self._queue.put_nowait((collection, name))
-                elif error.code not in (403, 404):
-                    raise
+                elif error.reason not in ("NotFound", "Forbidden"):
+                    _log.warning("a controller waits", collection=collection, name=name, error=error.message)
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(RETRY_SECONDS, self._queue.put_nowait, (collection, name))
 
     async def create_system_namespaces(self) -> None:
         for name in SYSTEM_NAMESPACES:

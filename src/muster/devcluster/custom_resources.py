@@ -18,7 +18,7 @@ from muster.devcluster.garbage import internal_request
 from muster.devcluster.kinds import CRD_GROUP, Kind
 from muster.devcluster.metadata import timestamp
 from muster.devcluster.registry import Registry
-from muster.devcluster.schema import Shape, shape_of_custom
+from muster.devcluster.schema import shape_of_custom
 from muster.devcluster.storage import Change, Object, decode, encode
 from muster.devcluster.strategy import Strategy
 from muster.devcluster.tables import custom_columns
@@ -46,7 +46,7 @@ class CustomStrategy(Strategy):
         super().__init__(kind)
         self._schema = schema
         self._validator = jsonschema.Draft4Validator(json_schema(schema))
-        self.shape: Shape = shape_of_custom(schema)
+        self.shape = shape_of_custom(schema)
 
     def default(self, obj: Object) -> None:
         prune(obj, self._schema, root=True)

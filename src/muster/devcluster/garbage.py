@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+import structlog
+
 from muster.devcluster.authentication import CONTROLLER
 from muster.devcluster.errors import ApiError
 from muster.devcluster.kinds import Kind
@@ -16,6 +18,8 @@ from muster.devcluster.registry import FOREGROUND, ORPHAN, Registry, Updater
 from muster.devcluster.requests import Request, Target
 from muster.devcluster.storage import Change, Key, Object, Record
 
+RETRY_SECONDS = 1.0  # after a failure that is not the collector's, such as a webhook's
+_log = structlog.get_logger("muster.devcluster")
 AGENT = "kube-controller-manager/generic-garbage-collector"
 Item = tuple[str, Key]  # collection, key
 
@@ -44,7 +48,8 @@ class GarbageCollector:
                 if error.code == 409:
                     self._queue.put_nowait(item)  # somebody else wrote it meanwhile
                 elif error.code != 404:
-                    raise
+                    _log.warning("garbage collection waits", collection=item[0], name=item[1][1], error=error.message)
+                    asyncio.get_running_loop().call_later(RETRY_SECONDS, self._queue.put_nowait, item)
 
     def _observe(self, collection: str, change: Change) -> None:
         item = (collection, change.record.key)

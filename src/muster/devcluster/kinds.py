@@ -153,10 +153,6 @@ class KindTable:
     def find(self, group: str, version: str, plural: str) -> Kind | None:
         return self._by_path.get((group, version, plural))
 
-    def of_type(self, api_version: str, kind: str) -> Kind | None:
-        """The kind an owner reference or a manifest names."""
-        return next((k for k in self._by_path.values() if k.kind == kind and k.api_version == api_version), None)
-
     def in_group(self, group: str, version: str) -> list[Kind]:
         return [kind for kind in self._by_path.values() if kind.group == group and kind.version == version]
 

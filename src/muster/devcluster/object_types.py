@@ -17,7 +17,7 @@ import msgspec
 
 from muster.devcluster.errors import ApiError, bad_request
 from muster.devcluster.kinds import Kind
-from muster.devcluster.storage import Object
+from muster.devcluster.storage import Object, encode
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`(?: - at `\$\.?(?P<path>[^`]*)`)?")
 
@@ -101,7 +101,9 @@ def check_types(kind: Kind, obj: Object, validation: str) -> Object:
         return obj
     strict, lenient = types
     try:
-        return _plain(kind, msgspec.convert(obj, strict))
+        typed = msgspec.convert(obj, strict)
+        # Looking for a null in the JSON costs a third of building the object anew, and most have none.
+        return obj if b"null" not in encode(obj) else _plain(kind, typed)
     except msgspec.ValidationError as error:
         unknown = _UNKNOWN.match(str(error))
         if unknown is None:

@@ -19,7 +19,6 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_YAML = "application/apply-patch+yaml"
-APPLY_CBOR = "application/apply-patch+cbor"
 
 _DIRECTIVE = "$patch"
 _DELETE_VALUES = "$deleteFromPrimitiveList/"

@@ -19,7 +19,6 @@ from muster.devcluster.object_types import check_types, strict_error
 from muster.devcluster.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, json_patch, merge_patch
 from muster.devcluster.patch import strategic_merge as strategic_merge_patch
 from muster.devcluster.requests import Request
-from muster.devcluster.schema import shape_of
 from muster.devcluster.storage import Object, Record, Store, decode, encode
 from muster.devcluster.strategies import strategy_for
 from muster.devcluster.strategy import Strategy
@@ -139,7 +138,7 @@ class Registry:
             if not isinstance(patch, dict):
                 raise errors.bad_request("error decoding patch: expected a JSON object")
             if media_type == STRATEGIC_MERGE_PATCH and not kind.custom:
-                return strategic_merge_patch(current, patch, shape_of(kind.kind))
+                return strategic_merge_patch(current, patch, self.strategy(kind).shape)
             if media_type == MERGE_PATCH:
                 merged: Object = merge_patch(current, patch)
                 return merged
@@ -160,7 +159,7 @@ class Registry:
         _place(request, body)
         if body["metadata"].pop("managedFields", None):
             raise errors.bad_request("metadata.managedFields must be nil")
-        shape = self.shape(kind)
+        shape = self.strategy(kind).shape
         if self.find(request) is None:
             if target.subresource:
                 raise errors.not_found(kind.plural, kind.group, target.name)
@@ -171,10 +170,6 @@ class Registry:
             return self.fields.apply(current, body, shape, request)
 
         return await self.change(request, merged, "Apply"), False
-
-    def shape(self, kind: Kind) -> Any:
-        strategy = self.strategy(kind)
-        return getattr(strategy, "shape", None) or shape_of(kind.kind)
 
     async def change(self, request: Request, updater: Updater, operation: str) -> Record:
         """Reads, changes, admits, validates and writes an object, again when another write came in between."""
@@ -187,8 +182,6 @@ class Registry:
             prepared = await self._prepare_update(request, new, before, operation)
             if self.find(request) is before:
                 return self._commit_update(request, prepared, before)
-            if asked and operation == "Update" and asked != before.obj["metadata"]["resourceVersion"]:
-                break
         raise errors.stale(request.kind.plural, request.kind.group, request.target.name)
 
     async def _prepare_update(self, request: Request, new: Object, before: Record, operation: str) -> Object:
@@ -197,7 +190,7 @@ class Registry:
         _check_identity(kind, new, old)
         self._settle(request, strategy, new, old)
         if operation == "Update" and old["metadata"].get("managedFields"):
-            self.fields.track(new, old, self.shape(kind), request)
+            self.fields.track(new, old, strategy.shape, request)
         admitted = await self._webhooks.admit(request, "UPDATE", new, old)
         if admitted is not new and admitted is not None:
             new = self._decoded(request, admitted)

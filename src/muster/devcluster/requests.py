@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from muster.devcluster.authentication import Identity
 from muster.devcluster.errors import bad_request, no_such_path
 from muster.devcluster.kinds import Kind, KindTable
-
-WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -102,6 +99,3 @@ def verb_of(method: str, target: Target, params: Mapping[str, str]) -> str:
     if not target.name:
         return ""
     return {"PUT": "update", "PATCH": "patch"}.get(method, "")
-
-
-Body = dict[str, Any]

@@ -8,7 +8,6 @@ from typing import Any
 
 from muster.devcluster.errors import Cause
 from muster.devcluster.kinds import Kind
-from muster.devcluster.metadata import timestamp
 from muster.devcluster.pods import PodStrategy, canonical_quantities, default_pod_spec
 from muster.devcluster.storage import Object
 from muster.devcluster.strategy import Strategy
@@ -276,14 +275,3 @@ BY_COLLECTION: dict[str, Callable[[Kind], Strategy]] = {
 
 def strategy_for(kind: Kind) -> Strategy:
     return BY_COLLECTION.get(kind.collection, Strategy)(kind)
-
-
-def condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
-    """A condition as the built-in controllers write it."""
-    return {
-        "type": kind,
-        "status": status,
-        "lastTransitionTime": timestamp(),
-        "reason": reason,
-        "message": message,
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from muster.devcluster.errors import Cause
 from muster.devcluster.kinds import Kind
+from muster.devcluster.schema import shape_of
 from muster.devcluster.storage import Object
 
 
@@ -13,6 +14,7 @@ class Strategy:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.has_status = "status" in kind.subresources
+        self.shape = shape_of(kind.kind)
 
     unconditional_update = True
     """Whether PUT without a resource version is allowed."""

@@ -6,6 +6,7 @@ Source: Kubernetes API concepts, "Efficient detection of changes" and "Watch boo
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -18,6 +19,7 @@ from muster.devcluster.storage import Change, Record, Store, encode
 from muster.devcluster.watch import Watcher, WatchHub
 
 BOOKMARK_SECONDS = 60.0
+LOOK_SECONDS = 10.0  # how often a quiet watch looks whether its client is still there
 LONGEST_SECONDS = 1800.0  # kube-apiserver ends watches after 30 to 60 minutes
 
 Send = Callable[[Iterable[bytes]], Awaitable[None]]
@@ -81,25 +83,29 @@ def error_event(error: ApiError) -> bytes:
     return encode({"type": "ERROR", "object": error.status})
 
 
-async def pump(store: Store, watcher: Watcher, request: Request, send: Send) -> None:
-    """Sends what comes until the time is up, the watcher is closed or the client goes (its ConnectionError)."""
+async def pump(
+    store: Store, watcher: Watcher, request: Request, send: Send, client_is_gone: Callable[[], bool]
+) -> None:
+    """Sends what comes until the time is up, the watcher is closed or the client goes."""
     loop = asyncio.get_running_loop()
     seconds = request.integer("timeoutSeconds") or LONGEST_SECONDS * random.uniform(1, 2)
     end = loop.time() + seconds
-    bookmarks = request.flag("allowWatchBookmarks")
+    next_bookmark = loop.time() + BOOKMARK_SECONDS if request.flag("allowWatchBookmarks") else math.inf
     while not watcher.closed or watcher.pending:
         if watcher.pending:
             await send(watcher.take())
             continue
-        left = end - loop.time()
-        if left <= 0:
+        now = loop.time()
+        if now >= end or client_is_gone():
             break
+        if now >= next_bookmark:
+            next_bookmark = now + BOOKMARK_SECONDS
+            await send([bookmark(request, store.version)])
         try:
-            async with asyncio.timeout(min(left, BOOKMARK_SECONDS) if bookmarks else left):
+            async with asyncio.timeout_at(min(end, next_bookmark, now + LOOK_SECONDS)):
                 await watcher.wake.wait()
         except TimeoutError:
-            if bookmarks:
-                await send([bookmark(request, store.version)])
+            continue
 
 
 async def stream_lines(http: web.BaseRequest, store: Store, watcher: Watcher, request: Request) -> web.StreamResponse:
@@ -112,7 +118,7 @@ async def stream_lines(http: web.BaseRequest, store: Store, watcher: Watcher, re
         await response.write(b"\n".join(frames) + b"\n")
 
     try:
-        await pump(store, watcher, request, send)
+        await pump(store, watcher, request, send, lambda: http.transport is None or http.transport.is_closing())
         await response.write_eof()
     except ConnectionError:
         pass  # the client has gone; the watch ends with it
@@ -135,7 +141,7 @@ async def stream_frames(http: web.BaseRequest, store: Store, watcher: Watcher, r
 
     listener = asyncio.create_task(listen())
     try:
-        await pump(store, watcher, request, send)
+        await pump(store, watcher, request, send, lambda: socket.closed)
     except ConnectionError:
         pass
     finally:
