@@ -152,11 +152,11 @@ class ServiceProcess:
                 raise Failure(
                     f"muster serve ended {self.restarts + 1} times, last with code {code}:\n{self.log_tail()}"
                 )
-            self.restarts += 1
             left = time.monotonic()
             self.away.append((left, math.inf))
             await asyncio.sleep(_RESTART_DELAY_S)
             await self._start()
+            self.restarts += 1
             back = asyncio.create_task(self._until_ready())
             ended = asyncio.create_task(self._process.wait())
             await asyncio.wait([back, ended], return_when=asyncio.FIRST_COMPLETED)

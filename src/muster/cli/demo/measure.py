@@ -13,8 +13,8 @@ A gang is **partial** when, of an application with a minimum of n executors,
 - *never*: its driver ended, and of the n executors it had asked for at once it never had all.
 
 While Muster is *away* (its process has ended and is not back), Spark runs by ordinary scheduling, and nobody promises
-whole gangs: an application counts as **unguarded** instead of partial when its driver was created then, and so was never
-held, or when it was starting then.
+whole gangs. An application counts as **unguarded** instead of partial when its driver was created then, and so was
+never held, or when it was starting then.
 
 A node is **overcommitted** when, after any change, the requests of its pods exceed its allocatable in any resource, or
 their number its pod limit.
