@@ -170,6 +170,34 @@ def test_reaching_the_minimum_is_written_at_once() -> None:
     carried_out(api, story)
 
 
+def test_the_end_is_written_once_when_the_last_executors_are_gone() -> None:
+    async def story(outbox: Outbox) -> None:
+        for decision in RESERVE_AND_RELEASE:
+            outbox.push(decision)
+        await asyncio.sleep(30)
+        ended = asyncio.get_running_loop().time()
+        for running in (5, 3, 0):
+            outbox.push(Condition(KEY, GangStatus(Phase.FINISHED, running=running, found=0.0, ended=ended)))
+            await asyncio.sleep(0.3)
+
+    done = carried_out(Api(), story)
+    assert [what for what in done if "Finished" in what] == ["status Finished 0"]
+
+
+def test_an_end_whose_executors_linger_is_written_all_the_same() -> None:
+    async def story(outbox: Outbox) -> None:
+        for decision in RESERVE_AND_RELEASE:
+            outbox.push(decision)
+        await asyncio.sleep(30)
+        ended = asyncio.get_running_loop().time()
+        outbox.push(Condition(KEY, GangStatus(Phase.FINISHED, running=5, found=0.0, ended=ended)))
+        await asyncio.sleep(5)
+        outbox.push(Condition(KEY, GangStatus(Phase.FINISHED, running=0, found=0.0, ended=ended)))
+
+    done = carried_out(Api(), story)
+    assert [what for what in done if "Finished" in what] == ["status Finished 5"]
+
+
 def test_status_is_written_at_most_every_ten_seconds_while_it_changes() -> None:
     async def story(outbox: Outbox) -> None:
         for decision in RESERVE_AND_RELEASE:

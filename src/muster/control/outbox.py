@@ -23,6 +23,8 @@ STATUS_INTERVAL = 10.0
 """Seconds between two status writes of one gang while no milestone is reached: counts change with every executor."""
 PENDING_GRACE = 1.0
 """Seconds an application may wait before a ``Gang`` is written for it: one that starts at once costs one write less."""
+ENDING = 2.0
+"""Seconds an ended application's executors get to go before its last status is written."""
 PLACES_AT_ONCE = 16
 
 
@@ -88,8 +90,13 @@ class _Lane:
         """Seconds until the status should be written; ``None`` when it is up to date."""
         if self.status is None or self.status == self.status_written:
             return None
-        if self.status.phase in (Phase.FINISHED, Phase.INVALID):
+        if self.status.phase is Phase.INVALID:
             return 0.0
+        if self.status.phase is Phase.FINISHED:
+            if self.status_written is not None and self.status_written.phase is Phase.FINISHED:
+                return None  # its last executors may still go; nobody counts them any more
+            ended = self.status.ended or 0.0
+            return max(0.0, ended + ENDING - now) if self.status.running else 0.0
         if not self.created:
             return max(0.0, self.since + PENDING_GRACE - now) if self.status.phase is Phase.PENDING else None
         written = self.status_written
@@ -206,7 +213,8 @@ class Outbox:
 
     def _rest(self, lane: _Lane) -> None:
         """Nothing to do now: forget a finished lane, or wake when the next status is due."""
-        if lane.status is not None and lane.status.phase is Phase.FINISHED and lane.status == lane.status_written:
+        written = lane.status_written
+        if written is not None and written.phase is Phase.FINISHED:
             if not (lane.places or lane.release or lane.events):
                 self._lanes.pop(lane.key, None)
             return

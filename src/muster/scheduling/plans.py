@@ -10,6 +10,7 @@ import numpy as np
 from muster.cluster.nodes import Int64s, NodeTable
 from muster.packing.model import Gang as Question
 from muster.packing.tightly_pack import fill_in_order
+from muster.scheduling.filling import MOST_EXECUTORS, fill_fullest
 from muster.scheduling.model import PodShape
 from muster.scheduling.records import Gang
 from muster.scheduling.state import State
@@ -31,10 +32,15 @@ def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: 
     """Places for the driver and ``count`` executors together, or ``None`` when they do not all fit."""
     table, config = state.table, state.config
     wanted = table.vector(executor.requests)
-    if count and table.total_capacity(wanted, executor.constraints) < count:
+    total = table.total_capacity(wanted, executor.constraints) if count else 0
+    if total < count:
         return None
     if not count and driver is not None and not table.total_capacity(table.vector(driver.requests), driver.constraints):
         return None
+    capacity = table.capacity(wanted, executor.constraints)
+    quick = _fill_fullest(state, driver, executor, capacity, total, count)
+    if quick is not None:
+        return quick
     executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
     driver_order = _NOTHING
     if driver is not None:
@@ -51,10 +57,40 @@ def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: 
         driver_order=driver_order,
         executor_order=executor_order,
         zones=table.zones,
-        capacity=table.capacity(wanted, executor.constraints),
+        capacity=capacity,
     )
     packing = state.packer.pack(question)
     return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
+
+
+def _fill_fullest(
+    state: State, driver: PodShape | None, executor: PodShape, capacity: Int64s, total: int, count: int
+) -> Plan | None:
+    """The packer's own answer without sorting all nodes, where that can be had."""
+    table, config = state.table, state.config
+    if state.packer.name != "tightly-pack" or not 0 < count <= MOST_EXECUTORS:
+        return None
+    if config.executor_priority is not None or config.driver_priority is not None:
+        return None
+    memory, cpu = table.free[1], table.free[0]
+    executor_zones = fullest_first(state.zones.of(executor.constraints, state.nodes_version), memory, cpu)
+    driver_zones = executor_zones
+    if driver is not None and driver.constraints != executor.constraints:
+        driver_zones = fullest_first(state.zones.of(driver.constraints, state.nodes_version), memory, cpu)
+    placed = fill_fullest(
+        table,
+        table.vector(driver.requests) if driver is not None else None,
+        driver_zones,
+        table.vector(executor.requests),
+        executor_zones,
+        capacity,
+        total,
+        count,
+    )
+    if placed is None:
+        return None
+    row, rows, counts = placed
+    return Plan(row, np.array(rows, dtype=np.int64), np.array(counts, dtype=np.int64))
 
 
 def fits_one_zone(state: State, driver: PodShape | None, executor: PodShape, count: int) -> bool:
