@@ -368,7 +368,7 @@ class App:
             role=Role.EXECUTOR,
             application=self.key,
             constraints=self.spec.constraints,
-            driver_owned=True,
+            owner=self.driver_id[1],
         )
         return msgspec.structs.replace(pod, **changes)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
 from muster.cluster.resources import Resources
 from muster.scheduling.decisions import Place, Publish, Reserve
-from muster.scheduling.model import Mode, Phase
+from muster.scheduling.model import Mode, Phase, Pod, Role
 from tests.scheduling.cluster_story import EXECUTOR, GIB, Cluster, dynamic, static
 
 Clusters = Callable[..., Cluster]
@@ -253,14 +253,27 @@ def test_an_executor_of_an_ended_application_is_held_for_the_garbage_collector(c
 
 def test_an_executor_whose_driver_is_not_known_yet_is_held(cluster: Cluster) -> None:
     cluster.with_nodes(1)
-    pod = replace(static_app(cluster), driver_owned=True)
+    pod = replace(notebook_executor(), owner="etl-driver")
 
     assert cluster.ask(pod).mode is Mode.HOLD
 
 
+def test_executors_owned_by_the_pod_of_a_notebook_are_of_client_mode(cluster: Cluster) -> None:
+    """``spark.kubernetes.driver.pod.name`` makes the notebook's own pod their owner."""
+    cluster.with_nodes(1)
+    pod = replace(notebook_executor(), owner="notebook")
+    held = cluster.see(replace(pod, uid="uid-e", gated=True))
+
+    cluster.see(Pod("default", "notebook", "uid-n", Resources.of(cpu=500), "node-1"))
+    cluster.wait(1)
+
+    assert cluster.pods[held.namespace, held.name].node == "node-1"
+    assert cluster.ask(replace(pod, name="exec-2")).mode is Mode.BIND
+
+
 def test_executors_of_client_mode_are_placed_as_they_come(cluster: Cluster) -> None:
     cluster.with_nodes(1)
-    pod = static_app(cluster)
+    pod = notebook_executor()
 
     placement = cluster.ask(pod)
 
@@ -270,7 +283,7 @@ def test_executors_of_client_mode_are_placed_as_they_come(cluster: Cluster) -> N
 
 def test_a_gang_of_client_mode_is_held_until_all_of_it_has_room(cluster: Cluster) -> None:
     blocker = cluster.with_nodes(1).submit(static(2)).expect_started()
-    pods = [replace(static_app(cluster, f"exec-{i}"), gang_count=3, uid=f"uid-e{i}", gated=True) for i in range(3)]
+    pods = [replace(notebook_executor(f"exec-{i}"), gang_count=3, uid=f"uid-e{i}", gated=True) for i in range(3)]
     for pod in pods:
         assert cluster.ask(replace(pod, gated=False, uid="")).mode is Mode.HOLD
         cluster.see(pod)
@@ -284,13 +297,13 @@ def test_a_gang_of_client_mode_is_held_until_all_of_it_has_room(cluster: Cluster
 def test_a_gang_of_client_mode_that_fits_is_born_bound(cluster: Cluster) -> None:
     cluster.with_nodes(1)
 
-    assert cluster.ask(replace(static_app(cluster), gang_count=3)).mode is Mode.BIND
+    assert cluster.ask(replace(notebook_executor(), gang_count=3)).mode is Mode.BIND
     assert cluster.free_cpu() == 8000 - 3 * 2000
 
 
 def test_client_mode_ends_when_it_has_had_no_pods_for_a_while(cluster: Cluster) -> None:
     cluster.with_nodes(1)
-    pod = replace(static_app(cluster), gang_count=3)
+    pod = replace(notebook_executor(), gang_count=3)
     node = cluster.ask(pod).node
     seen = cluster.see(replace(pod, uid="uid-e", node=node, assigned=node))
     cluster.remove(seen)
@@ -311,8 +324,6 @@ def test_slots_on_a_tainted_node_move_before_executors_come(cluster: Cluster) ->
     assert app.start_executor().node == "node-2"
 
 
-def static_app(cluster: Cluster, name: str = "exec-1"):  # type: ignore[no-untyped-def]
+def notebook_executor(name: str = "exec-1") -> Pod:
     """An executor of an application in client mode."""
-    from muster.scheduling.model import Pod, Role
-
     return Pod("default", name, requests=EXECUTOR, role=Role.EXECUTOR, application="default/notebook")

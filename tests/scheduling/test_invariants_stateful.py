@@ -158,7 +158,7 @@ class ClusterLife(RuleBasedStateMachine):
     def executor_of_client_mode_starts(self, pick: int, count: int | None) -> None:
         app = App(self.cluster, f"default/notebook-{pick % 2}-{count}", dynamic(0))
         pod = replace(
-            app.executor(gang_count=count, driver_owned=False), name=f"notebook-{pick % 2}-{count}-{self.cluster.uid()}"
+            app.executor(gang_count=count, owner=""), name=f"notebook-{pick % 2}-{count}-{self.cluster.uid()}"
         )
         app.appear(pod, self.cluster.ask(pod))
 

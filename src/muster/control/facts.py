@@ -97,7 +97,7 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         extra=spark and annotations.get(names.EXTRA_ANNOTATION) == "true",
         pin_reasons=pin_reasons(spec) if role is Role.EXECUTOR else (),
         gang_count=_gang_count(annotations) if role is Role.EXECUTOR else None,
-        driver_owned=role is Role.EXECUTOR and any(owner.kind == "Pod" for owner in meta.owner_references),
+        owner=next((o.name for o in meta.owner_references if o.kind == "Pod"), "") if role is Role.EXECUTOR else "",
     )
 
 

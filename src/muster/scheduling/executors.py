@@ -9,7 +9,7 @@ import msgspec
 
 from muster.scheduling import gangs, occupancy
 from muster.scheduling.decisions import Place
-from muster.scheduling.model import Application, Mode, Phase, Placement, Pod, PodShape
+from muster.scheduling.model import Application, Mode, Phase, Placement, Pod, PodShape, Role
 from muster.scheduling.plans import pick_row
 from muster.scheduling.records import GANG_PROFILE, Gang, PodRecord
 from muster.scheduling.state import State
@@ -73,7 +73,10 @@ def expire(state: State) -> None:
 
 
 def find_gang(state: State, pod: Pod) -> Gang | None:
-    """The executor's application; one whose driver is no pod of ours is made up on the spot (client mode)."""
+    """The executor's application; in client mode, when its driver is no pod of ours, it is made up on the spot.
+
+    ``None``: its driver is (or may be) a pod that has not been seen yet, or has ended.
+    """
     gang = state.gangs.get(pod.application)
     if gang is not None and (
         gang.application is not None or gang.driver is not None or gang.phase is not Phase.PENDING
@@ -82,8 +85,10 @@ def find_gang(state: State, pod: Pod) -> Gang | None:
     ended = state.ended.get(pod.application)
     if ended is not None and not ended.client:
         return None
-    if pod.driver_owned:
-        return None
+    if pod.owner:
+        owner = state.pods.get((pod.namespace, pod.owner))
+        if owner is None or owner.pod.role is Role.DRIVER:
+            return None
     gang = state.gang(pod.application)
     gangs.sized(state, gang, client_application(pod, state.config.pool_label, state.at))
     begin_client(state, gang)
@@ -98,6 +103,8 @@ def begin_client(state: State, gang: Gang) -> None:
         gang.phase = Phase.RUNNING
         gang.durable = {}
         state.tell(gang, "client mode: executors are placed as they come")
+        if gang.held:
+            state.opened[gang.key] = gang
 
 
 def client_application(pod: Pod, pool_label: str, at: float) -> Application:

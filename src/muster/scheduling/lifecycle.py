@@ -130,6 +130,10 @@ def reservation_restored(
 def time_passed(state: State) -> None:
     """Ageing in the queues, and the end of applications that have had no pod for a while."""
     turns.age(state)
+    for gang in list(state.holding.values()):
+        if state.synced and gang.application is None and gang.driver is None:
+            executors.find_gang(state, next(iter(gang.held.values())).pod)  # its owner may have been seen meanwhile
+    turns.join_clients(state)
     grace = state.config.placement_expiry
     for gang in list(state.empty.values()):
         if state.synced and gang.empty_since is not None and state.at - gang.empty_since >= grace:

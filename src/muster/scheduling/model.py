@@ -100,8 +100,8 @@ class Pod(msgspec.Struct, frozen=True):
     """Why the pod must not be born bound (volumes, host ports, affinity, …); empty when it may be."""
     gang_count: int | None = None
     """``muster.dev/executor-count`` on executors of client mode."""
-    driver_owned: bool = False
-    """Owned by a driver pod (cluster mode): until that one is seen, the executor is held."""
+    owner: str = ""
+    """Name of the pod that owns it: the driver in cluster mode, perhaps a notebook's pod in client mode."""
 
 
 class Slot(msgspec.Struct, frozen=True, order=True):
