@@ -30,7 +30,11 @@ DRIVER_UNKNOWN = Placement(Mode.HOLD, reason="the driver of its application has 
 def answer(state: State, pod: Pod) -> Placement:
     """The answer to an executor at its admission; remembered until the pod is seen or the placement expires."""
     record = state.pods.get((pod.namespace, pod.name))
-    if record is not None:
+    if record is None:
+        gang = state.gangs.get(pod.application)
+        if gang is not None and gang.free and state.bind_enabled and not pod.pin_reasons and _as_predicted(gang, pod):
+            return _take_slot(state, gang, pod)
+    else:
         if not record.seen and record.answer is not None:
             expires_later(state, record)
             return record.answer
@@ -44,8 +48,7 @@ def answer(state: State, pod: Pod) -> Placement:
         return Placement(Mode.HOLD, reason=room.refusal)
     if record is None:
         record = state.pods[pod.namespace, pod.name] = gang.pods[pod.namespace, pod.name] = PodRecord(pod)
-        state.empty.pop(gang.key, None)
-        gang.empty_since = None
+        state.no_longer_empty(gang)
     record.answer = _placement(state, pod, room)
     record.promised = room.node
     occupancy.settle(state, record)
@@ -54,6 +57,30 @@ def answer(state: State, pod: Pod) -> Placement:
     else:
         expires_later(state, record)
     return record.answer
+
+
+def _take_slot(state: State, gang: Gang, pod: Pod) -> Placement:
+    """The common case, and the one that must be quick: an executor as predicted is born bound to an unfilled slot."""
+    node = next(iter(gang.free))
+    record = PodRecord(pod)
+    record.answer = answer = Placement(Mode.BIND, node)
+    record.expires = state.at + state.config.placement_expiry
+    state.promises.append((record.expires, record))
+    state.pods[record.id] = gang.pods[record.id] = record
+    if gang.empty_since is not None:
+        state.no_longer_empty(gang)
+    occupancy.fill_slot(state, gang, record, node)
+    gang.executor_seen = True
+    return answer
+
+
+def _as_predicted(gang: Gang, pod: Pod) -> bool:
+    """An executor of the gang's profile whose requests and constraints are what its slots are made for."""
+    application = gang.application
+    if application is None or pod.profile != GANG_PROFILE:
+        return False
+    predicted = application.executor
+    return pod.requests == predicted.requests and pod.constraints == predicted.constraints
 
 
 def expires_later(state: State, record: PodRecord) -> None:
@@ -184,7 +211,7 @@ def _slot(state: State, gang: Gang, pod: Pod) -> Room | None:
     application = gang.application
     assert application is not None
     predicted = application.executor
-    if pod.requests == predicted.requests and pod.constraints == predicted.constraints:
+    if _as_predicted(gang, pod):
         gang.executor_seen = True
         return Room(next(iter(gang.free))) if gang.free else None
     if not gang.executor_seen and (gang.free or gang.owed):

@@ -63,8 +63,8 @@ def pod_seen(state: State, pod: Pod) -> None:
         return
     gang = state.gang(pod.application)
     gang.pods[record.id] = record
-    if state.empty.pop(gang.key, None) is not None:
-        gang.empty_since = None
+    if gang.empty_since is not None:
+        state.no_longer_empty(gang)
     if pod.role is Role.DRIVER:
         _driver_seen(state, gang, record, first)
     else:

@@ -25,6 +25,8 @@ from muster.scheduling.story import StoryEntry
 PodId = tuple[str, str]
 """Namespace and name: all that is known of a pod at admission."""
 
+NOTHING = Resources()
+
 GANG_PROFILE = 0
 """Spark's default resource profile: the gang's slots are for executors of it."""
 
@@ -67,7 +69,7 @@ class PodRecord:
         """Node it is on, pinned to or promised, whether that node is known or not."""
         self.room = ""
         """Node whose amounts it is charged to; "" when it holds nothing."""
-        self.charged = Resources()
+        self.charged = NOTHING
         self.outside = False
         """Charged as overhead: neither Muster's slot nor its extra."""
         self.promised = ""
@@ -124,7 +126,7 @@ class Gang:
 
         self.driver_slot = ""
         """Node where room is kept for a driver that is not bound yet."""
-        self.driver_charged = Resources()
+        self.driver_charged = NOTHING
         """What is kept there: the driver pod's own requests."""
         self.free: dict[str, int] = {}
         """Unfilled slots by node."""

@@ -77,7 +77,8 @@ class Scheduler:
         if not state.synced:
             return executors.SYNCING
         state.cause = pod
-        executors.expire(state)
+        if state.promises and state.promises[0][0] <= state.at:
+            executors.expire(state)
         placement = executors.answer(state, pod)
         if state.joining:
             turns.join_clients(state)

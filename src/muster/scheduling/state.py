@@ -108,6 +108,11 @@ class State:
         self.freed += 1
         self.stirred = True
 
+    def no_longer_empty(self, gang: Gang) -> None:
+        """The gang has a pod (again)."""
+        self.empty.pop(gang.key, None)
+        gang.empty_since = None
+
     def leave_queue(self, gang: Gang) -> None:
         """Wait no longer; whoever waited behind it gets another chance."""
         self.queues.discard(gang.pool, gang.waiting)
