@@ -7,6 +7,8 @@ import argparse
 from muster.cli.arguments import SubParsers, Usage, add_command, add_output_option
 
 NODES, ROUNDS, CALLS = 5000, 5, 200
+LEAST_NODES = 500
+"""Smaller clusters cannot be kept as full as they should be while applications come and go."""
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -32,9 +34,9 @@ def _run(arguments: argparse.Namespace) -> int:
     """0 when everything measured is within its budget, else 1."""
     from muster.cli.bench_core import SCENARIOS, as_json, as_table, measure
 
-    for option in ("nodes", "rounds", "calls"):
-        if getattr(arguments, option) < 1:
-            raise Usage(f"--{option} must be at least 1, not {getattr(arguments, option)}")
+    for option, least in (("nodes", LEAST_NODES), ("rounds", 1), ("calls", 1)):
+        if getattr(arguments, option) < least:
+            raise Usage(f"--{option} must be at least {least}, not {getattr(arguments, option)}")
     names = arguments.only or list(SCENARIOS)
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
