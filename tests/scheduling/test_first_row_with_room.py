@@ -10,7 +10,8 @@ from muster.cluster.constraints import PodConstraints
 from muster.cluster.nodes import Node, NodeTable
 from muster.cluster.resources import Resources
 from muster.packing import find_packer
-from muster.scheduling.plans import first_with_room
+from muster.scheduling.filling import with_room
+from muster.scheduling.plans import first_row
 from muster.scheduling.zones import Zones
 
 GIB = 2**30
@@ -27,10 +28,8 @@ def test_it_is_the_first_in_order(nodes: list[tuple[int, int, str, bool]], scale
         table.upsert(Node(f"node-{len(nodes) - number}", allocatable, labels, unschedulable=not usable))
     vector, anywhere = table.vector(Resources.of(cpu=1000, memory=GIB)), PodConstraints()
     capacity, eligible = table.capacity(vector, anywhere), table.eligible(anywhere)
-    if not capacity.any():
-        return
 
-    row = first_with_room(table, capacity, Zones(table).of(anywhere, 0))
+    row = first_row(table, with_room(table, vector), Zones(table).of(anywhere, 0))
 
     nothing_used = np.zeros(len(eligible), dtype=np.bool_)
     assert row == find_packer("tightly-pack").one_more(capacity, table.order(eligible), nothing_used)

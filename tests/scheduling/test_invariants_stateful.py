@@ -333,5 +333,5 @@ def _is_behind(state: State, gang: Gang) -> bool:
 
 TestClusterLife = ClusterLife.TestCase
 TestClusterLife.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -8,6 +8,7 @@ answers an application ends, starts or changes, and shapes vary, so that no answ
 from __future__ import annotations
 
 import gc
+import statistics
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -117,29 +118,33 @@ def _measure(name: str, cluster: BusyCluster, rounds: int, calls: int) -> Result
     scenario, budget = SCENARIOS[name]
     for _ in range(_WARM_UP):
         scenario(cluster)
-    spent: list[int] = []
-    for _ in range(rounds):
-        gc.collect()
-        gc.disable()
-        try:
-            spent.extend(scenario(cluster) for _ in range(calls))
-        finally:
-            gc.enable()
+    measured = [_round(scenario, cluster, calls) for _ in range(rounds)]
     cluster.nobody_waits()
     cluster.scheduler.validate()
-    spent.sort()
     return Result(
         name=name,
         nodes=cluster.nodes,
         rounds=rounds,
-        p50_us=_microseconds(spent[len(spent) // 2]),
-        p99_us=_microseconds(spent[min(len(spent) - 1, len(spent) * 99 // 100)]),
+        p50_us=_over_rounds(measured, 50),
+        p99_us=_over_rounds(measured, 99),
         budget_us=budget,
     )
 
 
-def _microseconds(nanoseconds: int) -> float:
-    return round(nanoseconds / 1000, 1)
+def _round(scenario: Scenario, cluster: BusyCluster, calls: int) -> list[int]:
+    """CPU nanoseconds per answer, ascending."""
+    gc.collect()
+    gc.disable()
+    try:
+        return sorted(scenario(cluster) for _ in range(calls))
+    finally:
+        gc.enable()
+
+
+def _over_rounds(rounds: list[list[int]], percentile: int) -> float:
+    """The percentile of each round, and of these the median, in microseconds: one disturbed round does not count."""
+    of_rounds = [spent[min(len(spent) - 1, len(spent) * percentile // 100)] for spent in rounds]
+    return round(statistics.median(of_rounds) / 1000, 1)
 
 
 def as_json(results: Sequence[Result]) -> str:

@@ -77,7 +77,7 @@ def first_rows(table: NodeTable, rows: Int64s, most: int) -> list[int] | None:
 
 def _driver_row(table: NodeTable, driver: Int64s, zones: Sequence[ZoneMask]) -> int | None:
     """The first row with room for the driver."""
-    room = _room(table, driver)
+    room = with_room(table, driver)
     for zone in zones:
         rows = (room & zone.eligible).nonzero()[0]
         if len(rows):
@@ -86,10 +86,11 @@ def _driver_row(table: NodeTable, driver: Int64s, zones: Sequence[ZoneMask]) -> 
     return None
 
 
-def _room(table: NodeTable, driver: Int64s) -> Bools:
-    room: Bools = table.free[0] >= driver[0]
+def with_room(table: NodeTable, vector: Int64s) -> Bools:
+    """[N] rows with room for one such pod, whether it may be there or not; comparing is cheaper than dividing."""
+    room: Bools = table.free[0] >= vector[0]
     for dimension in range(1, len(table.free)):
-        room &= table.free[dimension] >= (driver[dimension] if dimension < len(driver) else 0)
+        room &= table.free[dimension] >= (vector[dimension] if dimension < len(vector) else 0)
     return room
 
 

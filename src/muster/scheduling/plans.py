@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from muster.cluster.nodes import Int64s, NodeTable
+from muster.cluster.nodes import Bools, Int64s, NodeTable
 from muster.packing.model import Gang as Question
 from muster.packing.tightly_pack import fill_in_order
-from muster.scheduling.filling import MOST_EXECUTORS, fill_fullest
+from muster.scheduling.filling import MOST_EXECUTORS, fill_fullest, with_room
 from muster.scheduling.model import PodShape
 from muster.scheduling.records import Gang
 from muster.scheduling.state import State
@@ -124,11 +124,11 @@ def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
     """The row for one executor outside its gang's slots, or ``None``."""
     table, priority = state.table, state.config.executor_priority
     vector = table.vector(shape.requests)
+    if priority is None and not state.packer.minimal_fragmentation:
+        return first_row(table, with_room(table, vector), state.zones.of(shape.constraints, state.nodes_version))
     if table.total_capacity(vector, shape.constraints) == 0:
         return None
     capacity, eligible = table.capacity(vector, shape.constraints), table.eligible(shape.constraints)
-    if priority is None and not state.packer.minimal_fragmentation:
-        return first_with_room(table, capacity, state.zones.of(shape.constraints, state.nodes_version))
     used = np.zeros(len(table.names), dtype=np.bool_)
     if state.packer.minimal_fragmentation:
         rows = {table.index[record.room] for record in gang.pods.values() if record.room and record is not gang.driver}
@@ -136,12 +136,11 @@ def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
     return state.packer.one_more(capacity, table.order(eligible, priority), used)
 
 
-def first_with_room(table: NodeTable, capacity: Int64s, zones: Sequence[ZoneMask]) -> int:
-    """The first row with a ``capacity`` [N], in the order of ``NodeTable.order``, without sorting all of them.
+def first_row(table: NodeTable, open_rows: Bools, zones: Sequence[ZoneMask]) -> int | None:
+    """The first of ``open_rows`` [N] in the order of ``NodeTable.order``, without sorting all of them.
 
-    ``zones`` are those with a node such a pod may use; ``capacity`` is not 0 everywhere.
+    ``zones`` are those with a node that the pod may use, and only these nodes count.
     """
-    open_rows = capacity > 0
     rows = _NOTHING
     for zone in fullest_first(zones, table.free[1], table.free[0]):
         rows = (open_rows & zone.eligible).nonzero()[0]
@@ -151,7 +150,7 @@ def first_with_room(table: NodeTable, capacity: Int64s, zones: Sequence[ZoneMask
         if len(rows) > 1:
             left = amounts.take(rows)
             rows = rows[left == left.min()]
-    return min(rows.tolist(), key=table.names.__getitem__)
+    return min(rows.tolist(), key=table.names.__getitem__, default=None)
 
 
 def _anywhere(state: State, executor: PodShape, count: int) -> Plan:
