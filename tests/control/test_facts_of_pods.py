@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.cluster.constraints import PodConstraints, Requirement, Term, Toleration
-from muster.control.facts import config_map_of, constraints_of, node_from, pin_reasons, pod_from, pool_of, requests_of
+from muster.cluster.constraints import PodConstraints, Requirement, Term, Toleration, pool_of
+from muster.control.facts import config_map_of, constraints_of, node_from, pin_reasons, pod_from, requests_of
 from muster.kube import objects as k
 from muster.scheduling.model import Role
 from tests.control.spark_pods import APPLICATION, driver_pod, executor_pod

@@ -126,3 +126,15 @@ def repelling(taints: tuple[Taint, ...], tolerations: tuple[Toleration, ...]) ->
         if taint.effect in _SCHEDULING_EFFECTS and not any(t.tolerates(taint) for t in tolerations):
             return taint
     return None
+
+
+def pool_of(constraints: PodConstraints, label: str) -> str:
+    """The node pool a pod asks for: the first single value of ``label`` in its required affinity, else its selector.
+
+    The archived scheduler's rule for "instance groups", save that only ``In`` counts here.
+    """
+    for term in constraints.terms or ():
+        for requirement in term.expressions:
+            if requirement.key == label and requirement.operator == "In" and len(requirement.values) == 1:
+                return requirement.values[0]
+    return dict(constraints.node_selector).get(label, "")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from muster.cluster.constraints import PodConstraints
-from muster.control.facts import config_map_of, constraints_of, pod_from, pod_ref, pool_of
+from muster.cluster.constraints import PodConstraints, pool_of
+from muster.control.facts import config_map_of, constraints_of, pod_from, pod_ref
 from muster.kube import kinds
 from muster.kube import objects as k
 from muster.kube.client import Client

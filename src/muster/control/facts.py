@@ -162,18 +162,6 @@ def requests_of(pod: k.Pod) -> Resources:
     return total + Resources.parse(spec.overhead) if spec.overhead else total
 
 
-def pool_of(constraints: PodConstraints, label: str) -> str:
-    """The node pool a pod asks for: the first single value of ``label`` in its required affinity, else its selector.
-
-    The archived scheduler's rule for "instance groups", save that only ``In`` counts here.
-    """
-    for term in constraints.terms or ():
-        for requirement in term.expressions:
-            if requirement.key == label and requirement.operator == "In" and len(requirement.values) == 1:
-                return requirement.values[0]
-    return dict(constraints.node_selector).get(label, "")
-
-
 def config_map_of(driver: k.Pod) -> str:
     """Name of the driver's ConfigMap, "" when the pod mounts none (then it was not made by ``spark-submit``)."""
     for volume in driver.spec.volumes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from muster.cluster.constraints import pool_of
 from muster.scheduling import gangs, occupancy
 from muster.scheduling.decisions import Place
 from muster.scheduling.model import Application, Mode, Phase, Placement, Pod, PodShape, Role
@@ -145,17 +146,8 @@ def client_application(pod: Pod, pool_label: str, at: float) -> Application:
         executor=PodShape(pod.requests, pod.constraints),
         minimum=count,
         maximum=None,
-        pool=pool_of(pod, pool_label),
+        pool=pool_of(pod.constraints, pool_label),
     )
-
-
-def pool_of(pod: Pod, label: str) -> str:
-    """The node pool a pod asks for: first in its required affinity, else in its selector, else none."""
-    for term in pod.constraints.terms or ():
-        for requirement in term.expressions:
-            if requirement.key == label and requirement.operator == "In" and len(requirement.values) == 1:
-                return requirement.values[0]
-    return dict(pod.constraints.node_selector).get(label, "")
 
 
 def find_room(state: State, gang: Gang, pod: Pod) -> Room:
