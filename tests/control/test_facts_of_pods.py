@@ -159,3 +159,13 @@ def test_a_node_is_ready_when_its_condition_says_so() -> None:
     assert ready.unschedulable
     assert [ready.allocatable.get(name) for name in ("cpu", "memory", "pods")] == [7910, 31883816 * 1024, 58]
     assert not node_from(node("Unknown")).ready
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("12", 12), ("", None), ("0", None), ("-3", None), ("2.5", None), ("many", None), ("9" * 9999, None)],
+)
+def test_a_gang_of_client_mode_is_a_sane_whole_number_or_none(text: str, count: int | None) -> None:
+    pod = executor_pod()
+    pod["metadata"]["annotations"] = {"muster.dev/executor-count": text}
+    assert pod_from(decoded(pod)).gang_count == count

@@ -73,7 +73,27 @@ async def test_health_and_metrics_tell_what_goes_on() -> None:
         assert samples['muster_admissions_total{answer="gate",role="driver"}'] == "1.0"
         assert samples['muster_admissions_total{answer="bind",role="executor"}'] == "2.0"
         assert samples["muster_leader"] == "1.0"
+        assert samples["muster_gang_wait_seconds_count"] == "1.0"
         assert not any("spark-" in name for name in samples), "no series per application or pod"
+
+
+async def test_metrics_count_a_gang_once_and_held_executors_while_they_are_held() -> None:
+    def samples(cluster: RunningCluster) -> dict[str, str]:
+        assert cluster.service is not None
+        lines = cluster.service.metrics.render().decode().splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+
+    async with running_cluster(ONE_NODE) as cluster:
+        first = await cluster.submit("first", executors=5, run_seconds=200)
+        await cluster.expect_phase(first, "Running")
+        growing = await cluster.submit("growing", dynamic=True, executors=0, max_executors=3, run_seconds=60)
+        await cluster.until(lambda: samples(cluster)["muster_held_executors"] != "0.0", "held executors are counted")
+        await cluster.expect_succeeded(first)
+        await cluster.expect_succeeded(growing)
+        await cluster.expect_phase(growing, "Finished")
+        await cluster.until(lambda: samples(cluster)['muster_gangs{phase="Running"}'] == "0.0", "nothing runs any more")
+        assert samples(cluster)["muster_held_executors"] == "0.0"
+        assert samples(cluster)["muster_gang_wait_seconds_count"] == "2.0"
 
 
 async def test_why_refuses_what_it_cannot_answer_in_words() -> None:

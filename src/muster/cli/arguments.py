@@ -91,11 +91,6 @@ def count(text: str) -> int:
     return _at_least(int(text), 1)
 
 
-def count_or_none(text: str) -> int:
-    """A whole number of at least 0, for argparse."""
-    return _at_least(int(text), 0)
-
-
 def factor(text: str) -> float:
     """A number above 0, for argparse."""
     value = float(text)

@@ -18,7 +18,8 @@ from muster.cli.arguments import (
     add_output_option,
     cluster_access,
 )
-from muster.cli.output import as_json, as_list, as_yaml, duration, table
+from muster.cli.output import as_json, as_list, as_yaml, table
+from muster.kube.timestamps import human_duration
 
 if TYPE_CHECKING:
     from muster.kube.client import Client
@@ -140,7 +141,7 @@ def _wait(status: dict[str, Any], now: datetime) -> str:
         return ""
     end = status.get("reservedAt") or status.get("ended")
     until = datetime.fromisoformat(end) if end else now
-    return duration((until - datetime.fromisoformat(found)).total_seconds())
+    return human_duration((until - datetime.fromisoformat(found)).total_seconds())
 
 
 def _found(gang: Gang) -> str:

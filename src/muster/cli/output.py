@@ -29,24 +29,3 @@ def as_yaml(value: object) -> str:
 def as_list(kind: str, api_version: str, items: list[dict[str, Any]]) -> dict[str, Any]:
     """A Kubernetes list object, which kubectl can read back."""
     return {"apiVersion": api_version, "kind": f"{kind}List", "items": items}
-
-
-def duration(seconds: float) -> str:
-    """A span as kubectl's AGE column shows it: ``42s``, ``3m20s``, ``2h5m``, ``3d4h`` (apimachinery HumanDuration)."""
-    whole = int(seconds)
-    if whole < 0:
-        return "0s"
-    if whole < 120:
-        return f"{whole}s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if minutes < 10:
-        return f"{minutes}m{whole % 60}s" if whole % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8 and hours % 24:
-        return f"{days}d{hours % 24}h"
-    return f"{days}d"

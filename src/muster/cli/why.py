@@ -16,7 +16,8 @@ from muster.cli.arguments import (
     add_output_option,
     cluster_access,
 )
-from muster.cli.output import as_json, as_yaml, duration
+from muster.cli.output import as_json, as_yaml
+from muster.kube.timestamps import human_duration
 
 DEFAULT_SERVER = "http://127.0.0.1:8484"
 _TIMEOUT_S = 5.0
@@ -159,7 +160,7 @@ def _nobody_ahead(explanation: Explanation) -> str:
 
 def _ahead(ahead: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
-        f"  behind {one['key']}, {duration(one['age'])} old, "
+        f"  behind {one['key']}, {human_duration(one['age'])} old, "
         + ("which must start first" if one["blocks"] else "which may be passed")
         + (f" ({one['reason']})" if one["reason"] else "")
         for one in ahead[:_MOST_AHEAD]

@@ -77,6 +77,7 @@ class Controller:
         self._drivers: dict[tuple[str, str], k.Pod] = {}
         """Drivers listed before the first state was complete."""
         self._observed: dict[ApplicationKey, GangStatus] = {}
+        self._began = clock()
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -96,6 +97,8 @@ class Controller:
         finally:
             self.synced.clear()
             self._metrics.synced.set(0)
+            self._metrics.gangs.clear()
+            self._metrics.held.set(0)
             await self._discovery.close()
             await self._outbox.close()
 
@@ -248,21 +251,30 @@ class Controller:
         else:
             return
         before = self._observed.get(key)
+        finished = status.phase is Phase.FINISHED
+        if before is None and finished:
+            return  # told already: its last executors go after it
         if before is None or before.phase is not status.phase:
             if before is not None:
                 self._metrics.gangs.labels(before.phase.value).dec()
-            if status.phase is not Phase.FINISHED:
+            if not finished:
                 self._metrics.gangs.labels(status.phase.value).inc()
             _log.info("gang", application=key, phase=status.phase.value, reason=status.reason, message=status.message)
-        if (before is None or before.reserved is None) and status.reserved is not None and status.found is not None:
-            self._metrics.gang_wait_seconds.observe(max(0.0, status.reserved - status.found))
-        if (before is None or before.minimum_reached is None) and None not in (status.minimum_reached, status.found):
-            assert status.minimum_reached is not None and status.found is not None
-            self._metrics.minimum_seconds.observe(max(0.0, status.minimum_reached - status.found))
-        if status.phase is Phase.FINISHED:
-            self._observed.pop(key, None)
+        self._metrics.held.inc((0 if finished else status.held) - (before.held if before is not None else 0))
+        if status.found is not None:
+            if status.reserved is not None and self._is_new(before and before.reserved, status.reserved):
+                self._metrics.gang_wait_seconds.observe(max(0.0, status.reserved - status.found))
+            reached = status.minimum_reached
+            if reached is not None and self._is_new(before and before.minimum_reached, reached):
+                self._metrics.minimum_seconds.observe(max(0.0, reached - status.found))
+        if finished:
+            del self._observed[key]
         else:
             self._observed[key] = status
+
+    def _is_new(self, before: float | None, at: float) -> bool:
+        """Whether something happened now, in this term: what was restored was counted by the leader of its time."""
+        return before is None and at >= self._began
 
 
 def _notice(error: Exception) -> None:

@@ -12,6 +12,8 @@ from muster.kube import objects as k
 from muster.kube.timestamps import parse_time
 from muster.scheduling.model import Pod, PodRef, Role
 from muster.spark import names
+from muster.spark.annotations import client_gang
+from muster.spark.errors import InvalidSizeError
 
 _ROLES = {names.SPARK_ROLE_DRIVER: Role.DRIVER, names.SPARK_ROLE_EXECUTOR: Role.EXECUTOR}
 _ENDED = ("Succeeded", "Failed")
@@ -198,5 +200,7 @@ def _profile(pod: k.Pod) -> int:
 
 
 def _gang_count(annotations: dict[str, str]) -> int | None:
-    text = annotations.get(names.EXECUTOR_COUNT_ANNOTATION, "")
-    return int(text) if text.isdecimal() else None
+    try:
+        return client_gang(annotations)
+    except InvalidSizeError:  # no gang can be made of it: its executors are placed as they come
+        return None

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from muster.devcluster.storage import Object
+from muster.kube.timestamps import human_duration
 
 Cell = Any
 
@@ -33,28 +34,7 @@ def age(text: str | None) -> str:
     if not text:
         return "<unknown>"
     then = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    seconds = int((datetime.now(UTC) - then).total_seconds())
-    return human_duration(max(seconds, 0))
-
-
-def human_duration(seconds: int) -> str:
-    """Source: apimachinery ``pkg/util/duration``, ``HumanDuration``."""
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
-    if days < 730:
-        return f"{days}d"
-    return f"{days // 365}y"
+    return human_duration((datetime.now(UTC) - then).total_seconds())
 
 
 def _path(*keys: str, default: Cell = "") -> Callable[[Object], Cell]:

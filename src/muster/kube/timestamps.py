@@ -1,4 +1,5 @@
-"""Kubernetes timestamps (apimachinery ``metav1.Time`` and ``metav1.MicroTime``: RFC 3339 in UTC) as Unix seconds."""
+"""Kubernetes timestamps (apimachinery ``metav1.Time`` and ``metav1.MicroTime``: RFC 3339 in UTC) as Unix seconds;
+spans as kubectl writes them."""
 
 from __future__ import annotations
 
@@ -24,3 +25,22 @@ def format_time(seconds: float) -> str:
 def format_micro_time(seconds: float) -> str:
     """``metav1.MicroTime``: always six digits (``metav1.RFC3339Micro``)."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def human_duration(seconds: float) -> str:
+    """A span as in kubectl's AGE column: ``42s``, ``3m20s``, ``2h5m``, ``3d4h`` (apimachinery ``HumanDuration``)."""
+    whole = max(0, int(seconds))
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if whole < 120:
+        return f"{whole}s"
+    if minutes < 10:
+        return f"{minutes}m{whole % 60}s" if whole % 60 else f"{minutes}m"
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    return f"{days}d" if days < 730 else f"{days // 365}y"
