@@ -262,10 +262,10 @@ class Controller:
             _log.info("gang", application=key, phase=status.phase.value, reason=status.reason, message=status.message)
         self._metrics.held.inc((0 if finished else status.held) - (before.held if before is not None else 0))
         if status.found is not None:
-            if status.reserved is not None and self._is_new(before and before.reserved, status.reserved):
+            if status.reserved is not None and self._is_new(before.reserved if before else None, status.reserved):
                 self._metrics.gang_wait_seconds.observe(max(0.0, status.reserved - status.found))
             reached = status.minimum_reached
-            if reached is not None and self._is_new(before and before.minimum_reached, reached):
+            if reached is not None and self._is_new(before.minimum_reached if before else None, reached):
                 self._metrics.minimum_seconds.observe(max(0.0, reached - status.found))
         if finished:
             del self._observed[key]
