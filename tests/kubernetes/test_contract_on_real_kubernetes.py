@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubernetes.control_plane import ControlPlane
+from muster.devcluster.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 

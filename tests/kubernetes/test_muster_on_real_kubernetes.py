@@ -14,6 +14,7 @@ import pytest
 from muster.control.config import parse
 from muster.control.metrics import Metrics
 from muster.control.serve import Service
+from muster.devcluster.control_plane import ControlPlane
 from muster.devcluster.node_pool import NodePool
 from muster.devcluster.pace import Pace
 from muster.devcluster.virtual_application import VirtualApplication
@@ -25,7 +26,6 @@ from muster.kube.definitions import gang_definition, queue_definition
 from muster.kube.kinds import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Resource
 from muster.kube.objects import Pod
 from muster.kube.resources import GANGS, Gang
-from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 

@@ -16,6 +16,7 @@ from muster.cli import bench, devcluster, gangs, manifests, serve, why
 from muster.cli.arguments import Failure, Formatter, Usage, example
 from muster.cli.demo import command as demo
 
+_DEBUG_HELP = "show the traceback of a failure"
 _COMMANDS = (gangs, why, serve, manifests, devcluster, demo, bench)
 
 
@@ -56,9 +57,16 @@ def build_parser(program: str = "muster") -> argparse.ArgumentParser:
         "version", help="print the version", formatter_class=Formatter, epilog=example("muster version")
     )
     told.set_defaults(run=_version)
-    for subparser in commands.choices.values():
-        subparser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    _add_debug_option(parser)
     return parser
+
+
+def _add_debug_option(parser: argparse.ArgumentParser) -> None:
+    """On every command, those of a group included."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for command in (command for group in groups for command in group.choices.values()):
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP)
+        _add_debug_option(command)
 
 
 def _version(_arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``muster bench``: CPU time of the scheduler's answers, against the budgets of docs/architecture.md."""
+"""``muster bench core``: CPU time of the scheduler's answers on a large, busy cluster."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ LEAST_NODES = 500
 """Smaller clusters cannot be kept as full as they should be while applications come and go."""
 
 
-def add_parser(commands: SubParsers) -> None:
+def add_parser(suites: SubParsers) -> None:
     parser = add_command(
-        commands,
-        "bench",
+        suites,
+        "core",
         _run,
         "Measure the scheduler: CPU time per answer on a large, busy cluster, beside its budget.",
         "muster bench core",
         "muster bench core --output json",
         "muster bench core --only gang_fits --nodes 15000",
     )
-    parser.add_argument("suite", choices=("core",), help="what to measure")
     add_output_option(parser, "table", "json")
     parser.add_argument("--nodes", type=int, default=NODES, metavar="N", help="size of the cluster (%(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="rounds (%(default)s)")
@@ -32,7 +31,7 @@ def add_parser(commands: SubParsers) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """0 when everything measured is within its budget, else 1."""
-    from muster.cli.bench_core import SCENARIOS, as_json, as_table, measure
+    from muster.cli.bench.core_measures import SCENARIOS, as_json, as_table, measure
 
     for option, least in (("nodes", LEAST_NODES), ("rounds", 1), ("calls", 1)):
         if getattr(arguments, option) < least:

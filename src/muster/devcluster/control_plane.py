@@ -1,6 +1,7 @@
 """A real Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler.
 
-The binaries come from ``make kubernetes`` or ``KUBEBUILDER_ASSETS``. No kubelet: nodes are written by the tests.
+For tests and benchmarks. The binaries come from ``make kubernetes`` or ``KUBEBUILDER_ASSETS``. There is no kubelet:
+nodes are virtual or written by the caller.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def binaries() -> Path:
 
 
 class ControlPlane:
-    """Use as an async context manager. Every process it started is ended on leaving, by its own handle."""
+    """Use as an async context manager. Every process it started is ended on leaving, by its own handle.
+
+    ``folder`` gets certificates, tokens, logs and etcd's data. Components are named ``etcd``, ``kube-apiserver``,
+    ``kube-controller-manager`` and ``kube-scheduler``; stop and start them one by one to see what their loss does.
+    """
 
     def __init__(self, folder: Path, *, scheduler: bool = True, scheduler_qps: int = 50) -> None:
         self.folder = folder
@@ -64,9 +69,9 @@ class ControlPlane:
             await asyncio.to_thread(self._write_files)
             await self.start_etcd()
             await self.start_api_server()
-            await self._start_controllers()
+            await self.start_controllers()
             if self._scheduler:
-                await self._start_scheduler()
+                await self.start_scheduler()
         except BaseException:
             await self.__aexit__()
             raise
@@ -76,13 +81,20 @@ class ControlPlane:
         for name in reversed(list(self._processes)):
             await self.stop(name)
 
+    @property
+    def audit_log(self) -> Path:
+        """One JSON event a line for every write that ended (``audit.k8s.io/v1``)."""
+        return self.folder / "audit.log"
+
     def process(self, name: str) -> asyncio.subprocess.Process:
         return self._processes[name]
 
     def log(self, name: str) -> str:
+        """What a component has printed so far."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     async def stop(self, name: str) -> None:
+        """End a component (SIGTERM, SIGKILL after 10 s); nothing when it does not run."""
         process = self._processes.pop(name, None)
         if process is None:
             return
@@ -129,11 +141,11 @@ class ControlPlane:
             "--allow-privileged=true",
             f"--cert-dir={f}",
             f"--audit-policy-file={f / 'audit-policy.yaml'}",
-            f"--audit-log-path={f / 'audit.log'}",
+            f"--audit-log-path={self.audit_log}",
         )
         await self._until_ready()
 
-    async def _start_controllers(self) -> None:
+    async def start_controllers(self) -> None:
         await self._start(
             "kube-controller-manager",
             f"--kubeconfig={self._write_kubeconfig('controllers')}",
@@ -147,7 +159,7 @@ class ControlPlane:
             "--kube-api-burst=500",
         )
 
-    async def _start_scheduler(self) -> None:
+    async def start_scheduler(self) -> None:
         config = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from muster.cli.bench_cluster import BusyCluster
+from muster.cli.bench.busy_cluster import BusyCluster
 
 Scenario = Callable[[BusyCluster], int]
 """Prepares, measures one answer and tidies up; returns the answer's CPU time in nanoseconds."""
