@@ -49,11 +49,14 @@ class ControlPlane:
     ``kube-controller-manager`` and ``kube-scheduler``; stop and start them one by one to see what their loss does.
     """
 
-    def __init__(self, folder: Path, *, scheduler: bool = True, scheduler_qps: int = 50) -> None:
+    def __init__(
+        self, folder: Path, *, scheduler: bool = True, scheduler_qps: int = 50, audit_reads: bool = False
+    ) -> None:
         self.folder = folder
         self.kubeconfig = folder / "admin.kubeconfig"
         self._scheduler = scheduler
         self._scheduler_qps = scheduler_qps
+        self._audit_reads = audit_reads
         self._binaries = binaries()
         self._etcd_port, self._peer_port, self._port = free_ports(3)
         self._tokens = {name: secrets.token_hex(16) for name in ("admin", "scheduler", "controllers")}
@@ -83,7 +86,7 @@ class ControlPlane:
 
     @property
     def audit_log(self) -> Path:
-        """One JSON event a line for every write that ended (``audit.k8s.io/v1``)."""
+        """One JSON event a line for every write that ended, with ``audit_reads`` for reads too (``audit.k8s.io/v1``)."""
         return self.folder / "audit.log"
 
     def process(self, name: str) -> asyncio.subprocess.Process:
@@ -224,7 +227,7 @@ class ControlPlane:
             "serving.key": serving.key,
             "accounts.key": key,
             "tokens.csv": "".join(f"{self._tokens[name]},{user}\n" for name, user in users.items()).encode(),
-            "audit-policy.yaml": json.dumps(_AUDIT_POLICY).encode(),
+            "audit-policy.yaml": json.dumps(_audit_policy(self._audit_reads)).encode(),
         }
         for name, content in files.items():
             path = self.folder / name
@@ -252,15 +255,14 @@ class ControlPlane:
         return path
 
 
-_AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {"level": "None", "verbs": ["get", "list", "watch"]},
-        {"level": "Metadata"},
-    ],
-}
+def _audit_policy(reads: bool) -> dict[str, Any]:
+    silent = [] if reads else [{"level": "None", "verbs": ["get", "list", "watch"]}]
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [*silent, {"level": "Metadata"}],
+    }
 
 
 def free_ports(count: int) -> list[int]:
