@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -47,15 +48,26 @@ class ControlPlane:
 
     ``folder`` gets certificates, tokens, logs and etcd's data. Components are named ``etcd``, ``kube-apiserver``,
     ``kube-controller-manager`` and ``kube-scheduler``; stop and start them one by one to see what their loss does.
+    Without ``controllers`` there is no garbage collection, no default service account and nobody who minds that nodes
+    send no heartbeats. ``scheduler_qps`` is kube-scheduler's own limit of requests per second.
     """
 
     def __init__(
-        self, folder: Path, *, scheduler: bool = True, scheduler_qps: int = 50, audit_reads: bool = False
+        self,
+        folder: Path,
+        *,
+        scheduler: bool = True,
+        controllers: bool = True,
+        scheduler_qps: int = 50,
+        audit_reads: bool = False,
+        api_server_options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.kubeconfig = folder / "admin.kubeconfig"
         self._scheduler = scheduler
+        self._controllers = controllers
         self._scheduler_qps = scheduler_qps
+        self._api_server_options = tuple(api_server_options)
         self._audit_reads = audit_reads
         self._binaries = binaries()
         self._etcd_port, self._peer_port, self._port = free_ports(3)
@@ -72,7 +84,8 @@ class ControlPlane:
             await asyncio.to_thread(self._write_files)
             await self.start_etcd()
             await self.start_api_server()
-            await self.start_controllers()
+            if self._controllers:
+                await self.start_controllers()
             if self._scheduler:
                 await self.start_scheduler()
         except BaseException:
@@ -86,8 +99,12 @@ class ControlPlane:
 
     @property
     def audit_log(self) -> Path:
-        """One JSON event a line for every write that ended, with ``audit_reads`` for reads too (``audit.k8s.io/v1``)."""
+        """One JSON event (``audit.k8s.io/v1``) a line for every write that ended; for reads too if asked for."""
         return self.folder / "audit.log"
+
+    def processes(self) -> dict[str, int]:
+        """The process ids of the components that were started, by name."""
+        return {name: process.pid for name, process in self._processes.items()}
 
     def process(self, name: str) -> asyncio.subprocess.Process:
         return self._processes[name]
@@ -145,6 +162,7 @@ class ControlPlane:
             f"--cert-dir={f}",
             f"--audit-policy-file={f / 'audit-policy.yaml'}",
             f"--audit-log-path={self.audit_log}",
+            *self._api_server_options,
         )
         await self._until_ready()
 
