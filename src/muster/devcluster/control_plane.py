@@ -126,6 +126,12 @@ class ControlPlane:
                 process.kill()
         await process.wait()
 
+    async def kill(self, name: str) -> None:
+        """End a component with SIGKILL, as a crash would."""
+        process = self._processes.pop(name)
+        process.kill()
+        await process.wait()
+
     async def start_etcd(self) -> None:
         client, peer = f"http://127.0.0.1:{self._etcd_port}", f"http://127.0.0.1:{self._peer_port}"
         await self._start(
