@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from muster.devcluster.cluster import DevCluster
+from muster.devcluster.node_registration import KUBELET_LEASE_SECONDS, heartbeat
 from muster.devcluster.session import session_members
-from muster.kube.kinds import CONFIG_MAPS, PODS, SECRETS
+from muster.kube.client import PatchType
+from muster.kube.kinds import CONFIG_MAPS, NODES, PODS, SECRETS
 from muster.kube.list_watch import Deleted, ListWatch, Synced
 from muster.kube.objects import Pod
 
@@ -192,6 +194,18 @@ async def test_logs_are_served_by_the_api(cluster: DevCluster) -> None:
     assert cluster.api.pod_logs is not None
     assert await cluster.api.pod_logs("default", "lines", {"tailLines": "2"}) == b"2\n3\n"
     assert await cluster.api.pod_logs("default", "lines", {}) == b"1\n2\n3\n"
+
+
+async def test_a_node_that_was_given_up_says_that_it_is_ready_again(cluster: DevCluster) -> None:
+    # What kube-controller-manager writes after 50 s without a heartbeat (node_lifecycle_controller.go)
+    lost = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    status = {"status": {"conditions": [lost]}}
+    assert cluster.process_kubelet is not None
+    node = cluster.process_kubelet.node_name
+    await cluster.client.patch(NODES, node, status, patch_type=PatchType.STRATEGIC, subresource="status")
+    await heartbeat(cluster.client, node, KUBELET_LEASE_SECONDS)
+    conditions = {each.type: each.status for each in (await cluster.client.get(NODES, node)).status.conditions}
+    assert conditions["Ready"] == "True"
 
 
 async def test_leaving_ends_every_process(tmp_path: Path) -> None:

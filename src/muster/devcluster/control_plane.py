@@ -22,6 +22,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from muster.devcluster.node_registration import LEASE_SECONDS
 from muster.kube.certificates import make_authority, make_serving
 
 VERSION = "1.36.3"
@@ -50,6 +51,8 @@ class ControlPlane:
     ``kube-controller-manager`` and ``kube-scheduler``; stop and start them one by one to see what their loss does.
     Without ``controllers`` there is no garbage collection, no default service account and nobody who minds that nodes
     send no heartbeats. ``scheduler_qps`` is kube-scheduler's own limit of requests per second.
+    After ``node_grace_seconds`` without a heartbeat a node counts as lost (Kubernetes' default is 50: virtual nodes
+    beat less often).
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ControlPlane:
         scheduler: bool = True,
         controllers: bool = True,
         scheduler_qps: int = 50,
+        node_grace_seconds: int = LEASE_SECONDS,
         audit_reads: bool = False,
         api_server_options: Sequence[str] = (),
     ) -> None:
@@ -67,6 +71,7 @@ class ControlPlane:
         self._scheduler = scheduler
         self._controllers = controllers
         self._scheduler_qps = scheduler_qps
+        self._node_grace_seconds = node_grace_seconds
         self._api_server_options = tuple(api_server_options)
         self._audit_reads = audit_reads
         self._binaries = binaries()
@@ -182,6 +187,7 @@ class ControlPlane:
             "--bind-address=127.0.0.1",
             "--secure-port=0",
             "--leader-elect=false",
+            f"--node-monitor-grace-period={self._node_grace_seconds}s",
             "--kube-api-qps=500",
             "--kube-api-burst=500",
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from muster.devcluster import session
+from muster.devcluster.loopback_network import LoopbackNetwork
 from muster.devcluster.node_pool import NodePool, node_objects
-from muster.devcluster.node_registration import LEASE_SECONDS, register_node, renew_lease
+from muster.devcluster.node_registration import KUBELET_LEASE_SECONDS, heartbeat, register_node
 from muster.devcluster.pod_status import ContainerEnd, ended, running, waiting
 from muster.devcluster.session import Session
 from muster.devcluster.spark_process import (
@@ -67,7 +67,10 @@ Object = dict[str, Any]
 
 
 class ProcessKubelet:
-    """Use as an async context manager. ``spark_home`` gives the distribution of a Spark version (label of the pod)."""
+    """Use as an async context manager. ``spark_home`` gives the distribution of a Spark version (label of the pod).
+
+    It is the kubelet of the ``index``-th node of ``pool``. Kubelets of one cluster share one ``network``.
+    """
 
     def __init__(
         self,
@@ -76,28 +79,28 @@ class ProcessKubelet:
         spark_home: Callable[[str], Path],
         *,
         pool: NodePool | None = None,
+        index: int = 0,
         node_number: int = 0,
+        network: LoopbackNetwork | None = None,
         java_options: tuple[str, ...] = JAVA_OPTIONS,
     ) -> None:
         self._client = client
         self._root = root
         self._spark_home = spark_home
         self._pool = pool or NodePool(name=POOL_NAME, count=1, cpu=64, memory_gib=256, instance_type="process")
+        self._index = index
         self._node_number = node_number
+        self._network = network or LoopbackNetwork()
         self._java_options = java_options
         self._runs: dict[str, _PodRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._network = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
-        self._last_address = 1
-        self._names: dict[str, str] = {}
-        """What cluster DNS would know: name → address of driver services."""
         self.problems: list[str] = []
         self.logs: dict[str, Path] = {}
         """``namespace/pod`` → log of its (last) container, kept until this kubelet stops."""
 
     @property
     def node_name(self) -> str:
-        return self._pool.node_names()[0]
+        return self._pool.node_names()[self._index]
 
     async def __aenter__(self) -> Self:
         if not sys.platform.startswith("linux"):
@@ -105,7 +108,7 @@ class ProcessKubelet:
         self._root.mkdir(parents=True, exist_ok=True)
         await self._register()
         self._spawn(self._watch())
-        self._spawn(self._renew_lease())
+        self._spawn(self._stay_ready())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -119,13 +122,13 @@ class ProcessKubelet:
         return "" if path is None else log_tail(path, lines)
 
     async def _register(self) -> None:
-        (node,) = node_objects(self._pool, self._now(), self._node_number)
-        await register_node(self._client, node)
+        node = node_objects(self._pool, self._now(), self._node_number)[self._index]
+        await register_node(self._client, node, KUBELET_LEASE_SECONDS)
 
-    async def _renew_lease(self) -> None:
+    async def _stay_ready(self) -> None:
         while True:
-            await self._client.clock.sleep(LEASE_SECONDS / 4)
-            await self._attempt(renew_lease(self._client, self.node_name))
+            await self._client.clock.sleep(KUBELET_LEASE_SECONDS / 4)
+            await self._attempt(heartbeat(self._client, self.node_name, KUBELET_LEASE_SECONDS))
 
     async def _watch(self) -> None:
         selector = f"spec.nodeName={self.node_name}"
@@ -175,7 +178,7 @@ class ProcessKubelet:
         sources = await self._sources(run, pod, containers)
         if sources is None:
             return
-        address = self._next_address()
+        address = self._network.next_address()
         pod = pod | {"status": (pod.get("status") or {}) | {"podIP": address, "hostIP": "127.0.0.1"}}
         machine = self._machine(pod)
         self._publish_name(pod, address)
@@ -294,15 +297,14 @@ class ProcessKubelet:
                 file.write_bytes(content)
                 file.chmod(0o600)
         name = pod["spec"].get("hostname") or pod["metadata"]["name"]
-        names = self._names | {socket.gethostname(): "127.0.0.1"}
+        names = self._network.names() | {socket.gethostname(): "127.0.0.1"}
         folder.hosts.write_text(hosts_file(names, name, address), encoding="utf-8")
 
     def _publish_name(self, pod: Object, address: str) -> None:
         """The driver's headless service resolves to the driver's address."""
         meta = pod["metadata"]
         if (meta.get("labels") or {}).get(SPARK_ROLE_LABEL) == SPARK_ROLE_DRIVER:
-            service = f"{meta['name']}-svc.{meta['namespace']}.svc"
-            self._names[service] = self._names[f"{service}.cluster.local"] = address
+            self._network.publish(f"{meta['name']}-svc", meta["namespace"], address)
 
     def _machine(self, pod: Object) -> Machine:
         version = (pod["metadata"].get("labels") or {}).get(SPARK_VERSION_LABEL, "")
@@ -315,10 +317,6 @@ class ProcessKubelet:
             environment=environment,
             java_options=self._java_options,
         )
-
-    def _next_address(self) -> str:
-        self._last_address = self._last_address % 253 + 1
-        return f"{self._network}.{self._last_address + 1}"
 
     async def _fail(self, pod: Pod, message: str) -> None:
         now = self._now()

@@ -1,4 +1,4 @@
-"""The unmodified ``spark-submit`` of a distribution, in cluster mode against an embedded cluster."""
+"""The unmodified ``spark-submit`` of a distribution, against any cluster with process kubelets."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ class SparkJob(msgspec.Struct, frozen=True):
     version: str = "4.3.0"
     namespace: str = "default"
     service_account: str = "spark"
+    deploy_mode: str = "cluster"
+    """``client``: the driver is spark-submit's own process, outside the cluster."""
 
 
 class SubmissionResult(msgspec.Struct, frozen=True):
     """How it ended."""
 
     exit_code: int
-    """Of spark-submit; where that is 0, of the driver, which spark-submit waits for but whose failure it hides."""
+    """Of spark-submit; where that is 0, of the driver's pod, for which it waits but whose failure it hides."""
     seconds: float
     output: str
     """What spark-submit wrote."""
@@ -86,7 +88,7 @@ def submit_arguments(job: SparkJob, server: str) -> list[str]:
         # Jetty listens on all addresses of the machine, which the drivers share
         "spark.ui.enabled": "false",
     }
-    arguments = ["--master", f"k8s://{server}", "--deploy-mode", "cluster", "--name", job.name]
+    arguments = ["--master", f"k8s://{server}", "--deploy-mode", job.deploy_mode, "--name", job.name]
     for key, value in (conf | job.conf).items():
         arguments += ["--conf", f"{key}={value}"]
     return [*arguments, job.application, *job.arguments]
