@@ -41,6 +41,21 @@ class Kubernetes(_Section, frozen=True):
     context: str = ""
 
 
+class Certificates(_Section, frozen=True):
+    """What the webhook is served with: files that somebody else keeps, or else certificates of our own in a Secret."""
+
+    cert_file: str = ""
+    """PEM, as in a mounted Secret of cert-manager (``tls.crt``); with ``keyFile``."""
+    key_file: str = ""
+    ca_file: str = ""
+    """With the files above: what to register as ``caBundle``. Empty leaves that to others (cert-manager's cainjector)."""
+    lifetime: Duration = "8760h"
+    """Of our own serving certificate; renewed when two thirds of it have passed, as the authority is."""
+    authority_lifetime: Duration = "87600h"
+    check_interval: Duration = "10m"
+    """How often a replica looks for a newer certificate, and whether the webhook is registered as it should be."""
+
+
 class Webhook(_Section, frozen=True):
     """The admission webhook's listener, and how the API server reaches it."""
 
@@ -49,9 +64,14 @@ class Webhook(_Section, frozen=True):
     url: str = ""
     """Set outside the cluster: the API server calls this URL instead of a Service."""
     service: str = "muster"
-    register: bool = True
-    """Write the MutatingWebhookConfiguration (with the CA) at start."""
+    registration: Literal["create", "ca-bundle", "none"] = "create"
+    """Of the MutatingWebhookConfiguration: ``create`` writes all of it (outside a cluster); ``ca-bundle`` writes our CA
+    into the one that was installed, and never brings an uninstalled one back; ``none`` leaves it to somebody else,
+    such as cert-manager's CA injector."""
     timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=30)] = 5
+    certificates: Certificates = Certificates()
+    shutdown_delay: Duration = "0s"
+    """How long a stopping replica still answers (executors are held): until the Service sends it no more reviews."""
 
 
 class Management(_Section, frozen=True):
@@ -193,8 +213,12 @@ def _allowed_values(path: str) -> tuple[str, ...]:
 
 
 def _durations(config: ServeConfig) -> list[tuple[str, str]]:
-    scheduling, lease = config.scheduling, config.lease
+    scheduling, lease, certificates = config.scheduling, config.lease, config.webhook.certificates
     return [
+        ("webhook.certificates.lifetime", certificates.lifetime),
+        ("webhook.certificates.authorityLifetime", certificates.authority_lifetime),
+        ("webhook.certificates.checkInterval", certificates.check_interval),
+        ("webhook.shutdownDelay", config.webhook.shutdown_delay),
         ("scheduling.enforceAfter", scheduling.enforce_after),
         ("scheduling.placementExpiry", scheduling.placement_expiry),
         *((f"scheduling.enforceAfterByPool.{pool}", text) for pool, text in scheduling.enforce_after_by_pool.items()),

@@ -50,6 +50,11 @@ class Metrics:
         self.outbox_retries = Counter("muster_outbox_retries_total", "Writes that had to be tried again", registry=r)
         self.leader = Gauge("muster_leader", "1 while this replica decides", registry=r)
         self.synced = Gauge("muster_synced", "1 while the cluster's state is known", registry=r)
+        self.webhook_registered = Gauge(
+            "muster_webhook_registered",
+            "1 while the MutatingWebhookConfiguration is there and trusts this replica's certificate",
+            registry=r,
+        )
         self.loop_lag_seconds = Histogram(
             "muster_event_loop_lag_seconds", "How late a timer of the event loop fired", buckets=_FAST, registry=r
         )

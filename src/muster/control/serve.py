@@ -25,16 +25,14 @@ from muster.control.discovery import Discovery
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
+from muster.control.registration import WebhookRegistration
 from muster.control.settings import scheduler_config
 from muster.control.writer import ApiWriter, GatedPods
 from muster.kube.certificates import ServingCertificates
 from muster.kube.client import Call, Client
 from muster.kube.config import load_access
-from muster.kube.errors import ApiError
 from muster.kube.events import EventRecorder
-from muster.kube.kinds import MUTATING_WEBHOOKS
 from muster.kube.lease import LeaderElection, LeaseTiming
-from muster.kube.manifests import webhook_configuration
 from muster.kube.retry import RetryPolicy
 from muster.scheduling.model import Mode, Placement, Pod
 from muster.scheduling.scheduler import Scheduler
@@ -109,10 +107,13 @@ class Service:
                 "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
             )
             self.metrics.watch_gc()
+            registration = WebhookRegistration(
+                self._client, config.webhook, config.namespace, webhook_port, self._registered
+            )
             tasks: list[asyncio.Task[Any]] = [
                 asyncio.create_task(self.election.run(), name="lease"),
                 asyncio.create_task(self._lead(), name="lead"),
-                asyncio.create_task(self._keep_webhook(certificates, webhook_port), name="webhook"),
+                asyncio.create_task(registration.keep(certificates), name="webhook"),
             ]
             stop = asyncio.create_task(self._stopping.wait(), name="stop")
             try:
@@ -132,6 +133,10 @@ class Service:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         _log.info("stopped")
+
+    def _registered(self, registered: bool) -> None:
+        self.webhook_registered = registered
+        self.metrics.webhook_registered.set(int(registered))
 
     def _leads(self, leads: bool) -> None:
         self.metrics.leader.set(int(leads))
@@ -194,28 +199,6 @@ class Service:
             self._config, self._client, scheduler, writer, outbox, discovery, gated, self.metrics, clock
         )
         await self.controller.run()
-
-    async def _keep_webhook(self, certificates: ServingCertificates, port: int) -> None:
-        """Register the webhook with the CA that signed our certificate, and again when that changes."""
-        webhook = self._config.webhook
-        while True:
-            if webhook.register:
-                url = webhook.url.replace(":0/", f":{port}/") if webhook.url else None
-                body = webhook_configuration(
-                    certificates.ca_pem,
-                    namespace=self._config.namespace,
-                    service=webhook.service,
-                    url=url,
-                    timeout_seconds=webhook.timeout_seconds,
-                )
-                try:
-                    await self._client.apply(MUTATING_WEBHOOKS, body, field_manager="muster")
-                    self.webhook_registered = True
-                except ApiError as error:
-                    _log.warning("webhook not registered", error=str(error))
-                    await asyncio.sleep(5.0)
-                    continue
-            await certificates.changed()
 
 
 @asynccontextmanager

@@ -126,7 +126,13 @@ def configuration(options: InstallOptions) -> Manifest:
     """The content of ``muster.yaml`` for a replica in the cluster."""
     config = dict(options.config)
     config["namespace"] = options.namespace
-    config["webhook"] = {**config.get("webhook", {}), "host": "0.0.0.0", "port": WEBHOOK_PORT, "service": NAME}
+    config["webhook"] = {
+        "registration": "ca-bundle",
+        **config.get("webhook", {}),
+        "host": "0.0.0.0",
+        "port": WEBHOOK_PORT,
+        "service": NAME,
+    }
     config["management"] = {**config.get("management", {}), "host": "0.0.0.0", "port": MANAGEMENT_PORT}
     return config
 
@@ -147,8 +153,7 @@ def _cluster_role() -> Manifest:
         _rule(GROUP, ["gangs"], ["get", "list", "watch", "create", "patch", "delete"]),
         _rule(GROUP, ["gangs/status"], ["patch"]),
         _rule(GROUP, ["queues"], ["get", "list", "watch"]),
-        # the CA bundle is written into it; RBAC cannot restrict a create to a name
-        _rule("admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["create"]),
+        # the CA bundle is written into the one that is installed; it is never created, so an uninstalled one stays away
         _rule("admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["get", "patch"], [NAME]),
     ]
     return _cluster_object("ClusterRole", NAME) | {"rules": rules}
