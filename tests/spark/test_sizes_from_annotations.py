@@ -70,13 +70,13 @@ def test_a_negative_archived_count_is_an_error_where_the_archived_scheduler_cras
             "spark-dynamic-allocation-min-executor-count is required when DynamicAllocationEnabled is true",
         ),
         ({"spark-executor-mem": None}, "spark-executor-mem is missing from driver"),
-        ({"spark-driver-mem": "4 GB"}, "spark-driver-mem does not have a parseable value"),
-        ({"spark-driver-nvidia.com/gpu": "one"}, "spark-driver-nvidia.com/gpu does not have a parseable value"),
+        ({"spark-driver-mem": "4 GB"}, "spark-driver-mem does not have a parseable value 4 GB"),
+        ({"spark-driver-nvidia.com/gpu": "one"}, "spark-driver-nvidia.com/gpu does not have a parseable value one"),
         ({"spark-executor-cpu": "-1"}, "spark-executor-cpu is negative"),
         ({"spark-executor-count": "1000001"}, "spark-executor-count is more than 1000000"),
         (
             {"spark-dynamic-allocation-max-executor-count": "lots"},
-            "spark-dynamic-allocation-max-executor-count does not have a parseable value",
+            "spark-dynamic-allocation-max-executor-count does not have a parseable value lots",
         ),
     ],
 )

@@ -30,6 +30,9 @@ _GO_BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | di
     ("0", "f", "F", "FALSE", "false", "False"), False
 )
 
+_SHOWN = 64
+"""Longest part of an annotation's value in an error: the extender repeats it for every node."""
+
 
 class Overrides(msgspec.Struct, frozen=True):
     """What Muster's own annotations say of a size; ``None`` where they say nothing. Base units of ``Resources``."""
@@ -149,15 +152,23 @@ def overridden(sizes: ApplicationSizes, overrides: Overrides) -> ApplicationSize
 def archived_sizes(annotations: Mapping[str, str]) -> ApplicationSizes | None:
     """The archived scheduler's annotations, ``None`` when there are none of them.
 
+    Raises:
+        InvalidSizeError: see ``read_archived_sizes``.
+    """
+    return read_archived_sizes(annotations) if any(name in annotations for name in ARCHIVED_ANNOTATIONS) else None
+
+
+def read_archived_sizes(annotations: Mapping[str, str]) -> ApplicationSizes:
+    """The archived scheduler's annotations, which must be there.
+
     As its ``SparkResources`` read them: every one present must parse, used or not, and the first failure in its own
     order is told in its own words; counts are quantities, rounded up. Stricter than it where it crashed: counts that
     are negative or absurd, and a maximum below the minimum, are errors.
 
     Raises:
-        InvalidSizeError: see above.
+        InvalidSizeError: see above. It shows a value that does not parse, as the archived scheduler did: whoever sees
+            the pod sees its annotations.
     """
-    if not any(name in annotations for name in ARCHIVED_ANNOTATIONS):
-        return None
     dynamic = _GO_BOOLEANS.get(annotations.get(names.ARCHIVED_DYNAMIC_ALLOCATION, "false"))
     if dynamic is None:
         raise InvalidSizeError(
@@ -273,7 +284,8 @@ def _archived_amount(annotations: Mapping[str, str], name: str, resource: str = 
     try:
         return amount(text, scale(resource))
     except QuantityError:
-        raise InvalidSizeError(name, f"annotation {name} does not have a parseable value") from None
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+        raise InvalidSizeError(name, f"annotation {name} does not have a parseable value {shown}") from None
 
 
 def _archived_counts_are_sane(minimum: int, maximum: int, dynamic: bool) -> None:
