@@ -48,11 +48,11 @@ class Certificates(_Section, frozen=True):
     """PEM, as in a mounted Secret of cert-manager (``tls.crt``); with ``keyFile``."""
     key_file: str = ""
     ca_file: str = ""
-    """With the files above: what to register as ``caBundle``. Empty leaves that to others (cert-manager's cainjector)."""
+    """With the files: what to register as ``caBundle``. Empty leaves that to others (cert-manager's CA injector)."""
     lifetime: Duration = "8760h"
     """Of our own serving certificate; renewed when two thirds of it have passed, as the authority is."""
     authority_lifetime: Duration = "87600h"
-    check_interval: Duration = "10m"
+    check_interval: Duration = "30s"
     """How often a replica looks for a newer certificate, and whether the webhook is registered as it should be."""
 
 
@@ -163,8 +163,17 @@ def parse(document: Mapping[str, Any], source: str) -> ServeConfig:
 
 def load(path: Path | None) -> ServeConfig:
     """Read a ``muster.yaml``; ``None`` gives the defaults."""
-    if path is None:
-        return ServeConfig()
+    return ServeConfig() if path is None else parse(_document(path), str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys of a ``muster.yaml`` as they are written, checked as ``load`` does."""
+    document = _document(path)
+    parse(document, str(path))
+    return document
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -173,7 +182,7 @@ def load(path: Path | None) -> ServeConfig:
         raise ConfigError(f"{path}: is no YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(document).__name__}")
-    return parse(document, str(path))
+    return document
 
 
 def _unknown_key(document: object, section: type[msgspec.Struct], prefix: str) -> str:

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from muster.kube.certificates import SECRET_NAME
+from muster.kube.cluster_policies import network_policy, priority_classes
 from muster.kube.definitions import gang_definition, queue_definition
 from muster.kube.resources import GROUP
 
@@ -20,6 +21,7 @@ Manifest = dict[str, Any]
 NAME = "muster"
 WEBHOOK_NAME = f"pods.{GROUP}"
 WEBHOOK_PATH = "/mutate"
+WEBHOOK_TIMEOUT_SECONDS = 5
 WEBHOOK_PORT = 8443
 MANAGEMENT_PORT = 8484
 _USER = 65532
@@ -36,6 +38,8 @@ class InstallOptions(msgspec.Struct, frozen=True):
     """Requested for each replica, and its limit."""
     config: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Further content of ``muster.yaml``; addresses, ports and names are set to fit the manifests."""
+    network_policy: bool = False
+    priority_classes: bool = False
 
 
 def manifests(options: InstallOptions | None = None) -> list[Manifest]:
@@ -55,7 +59,10 @@ def manifests(options: InstallOptions | None = None) -> list[Manifest]:
         _service(options),
         _deployment(options),
         _disruption_budget(options),
-        webhook_configuration(b"", namespace=options.namespace),
+        *([_network_policy(options)] if options.network_policy else []),
+        *(priority_classes(_labels()) if options.priority_classes else []),
+        # last, when there is somebody to answer; without a CA, which the service writes into it
+        webhook_configuration(b"", namespace=options.namespace, timeout_seconds=_webhook_timeout(options)),
     ]
 
 
@@ -70,7 +77,7 @@ def webhook_configuration(
     namespace: str = "muster-system",
     service: str = NAME,
     url: str | None = None,
-    timeout_seconds: int = 5,
+    timeout_seconds: int = WEBHOOK_TIMEOUT_SECONDS,
 ) -> Manifest:
     """The admission webhook for Spark's pods. ``url`` (ending in ``/mutate``) instead of the service outside a cluster.
 
@@ -266,6 +273,15 @@ def _deployment(options: InstallOptions) -> Manifest:
 def _disruption_budget(options: InstallOptions) -> Manifest:
     spec = {"maxUnavailable": 1, "selector": {"matchLabels": _labels()}}
     return _object("policy/v1", "PodDisruptionBudget", options) | {"spec": spec}
+
+
+def _network_policy(options: InstallOptions) -> Manifest:
+    metadata = _object("", "", options)["metadata"]
+    return network_policy(metadata, _labels(), webhook_port="webhook", management_port="management")
+
+
+def _webhook_timeout(options: InstallOptions) -> int:
+    return int(options.config.get("webhook", {}).get("timeoutSeconds", WEBHOOK_TIMEOUT_SECONDS))
 
 
 def _probe(path: str, period: int, failures: int) -> Manifest:

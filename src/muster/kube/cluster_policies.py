@@ -1,0 +1,62 @@
+"""Optional parts of an installation: who may talk to Muster over the network, and priorities for Spark's pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Manifest = dict[str, Any]
+
+API_SERVER_PORTS = (443, 6443)
+"""Where API servers listen: managed ones and kubeadm's. A policy sees the port behind the Service."""
+MONITORING_NAMESPACE = "monitoring"
+
+DRIVER_PRIORITY = ("spark-driver", 1000)
+EXECUTOR_PRIORITY = ("spark-executor", 500)
+
+
+def network_policy(metadata: Manifest, pods: dict[str, str], webhook_port: str, management_port: str) -> Manifest:
+    """For the ``pods`` with these labels.
+
+    The webhook is open to everybody, since API servers have no label to select them by and TLS protects it; health,
+    metrics and explanations are for the monitoring namespace and for the node itself, which is always allowed
+    (probes and ``kubectl port-forward`` come from there). Out: only to API servers.
+    """
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": MONITORING_NAMESPACE}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {
+            "podSelector": {"matchLabels": pods},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"ports": [{"port": webhook_port, "protocol": "TCP"}]},
+                {"ports": [{"port": management_port, "protocol": "TCP"}], "from": [peer]},
+            ],
+            "egress": [{"ports": [{"port": port, "protocol": "TCP"} for port in API_SERVER_PORTS]}],
+        },
+    }
+
+
+def priority_classes(labels: dict[str, str]) -> list[Manifest]:
+    """Drivers before executors, for ``priorityClassName`` in pod templates.
+
+    Under node pressure the kubelet evicts the lower one first, and kube-scheduler looks at the higher one first. They
+    preempt nobody: a driver must not start by the death of another application's executor.
+    """
+    return [
+        _priority_class(*DRIVER_PRIORITY, labels, "Drivers of Spark applications: the last of them to be evicted."),
+        _priority_class(*EXECUTOR_PRIORITY, labels, "Executors of Spark applications."),
+    ]
+
+
+def _priority_class(name: str, value: int, labels: dict[str, str], description: str) -> Manifest:
+    return {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name, "labels": labels},
+        "value": value,
+        "globalDefault": False,
+        "preemptionPolicy": "Never",
+        "description": description,
+    }
