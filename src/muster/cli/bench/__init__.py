@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 from muster.cli.arguments import Formatter, SubParsers, example
-from muster.cli.bench import core
+from muster.cli.bench import control, core
 
-_SUITES = (core,)
+_SUITES = (core, control)
 
 
 def add_parser(commands: SubParsers) -> None:
