@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from muster.kube.certificate_files import CertificateFiles
 from muster.kube.certificates import (
     CertificateLifetimes,
+    KeyPair,
     ServingCertificates,
     make_authority,
     make_serving,
     renewed,
     service_names,
 )
-from muster.kube.errors import ApiError
+from muster.kube.credentials import AccessError
 from muster.kube.kinds import SECRETS
+from muster.kube.objects import ObjectMeta, Secret
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 NAMES = service_names("muster", "muster-system")
@@ -104,32 +108,83 @@ async def test_a_running_listener_serves_the_renewed_certificate_to_new_connecti
         await shake_hands(serving, certificates.ca_pem, NAMES[0])
 
 
-async def test_a_change_of_authority_is_told_and_keeps_trusting_the_old_one(memory_api, clock):
-    lifetimes = CertificateLifetimes(authority=timedelta(hours=3), serving=timedelta(hours=1))
-    certificates = ServingCertificates(memory_api, "muster-system", "muster", lifetimes=lifetimes)
+SHORT = CertificateLifetimes(authority=timedelta(hours=9), serving=timedelta(hours=3), settling=timedelta(minutes=20))
+
+
+def authorities(pem: bytes) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(pem)
+
+
+async def test_at_every_moment_of_three_days_what_is_served_was_trusted_twenty_minutes_before(memory_api, clock):
+    replicas = [ServingCertificates(memory_api, "muster-system", "muster", lifetimes=SHORT) for _ in range(2)]
+    for replica in replicas:
+        await replica.ready()
+    known, served = [set(authorities(replicas[0].ca_pem))], set()
+    for minute in range(3 * 24 * 60):
+        clock.now += 60
+        await replicas[minute % 2].check()
+        shown = await memory_api.get(SECRETS, "muster-webhook-tls", "muster-system")
+        [certificate] = authorities(shown.data["tls.crt"])
+        now = datetime.fromtimestamp(clock.now, UTC)
+        assert certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+        trusted_then = known[max(0, len(known) - 20)]
+        [issuer] = [one for one in authorities(shown.data["ca.crt"]) if one.subject == certificate.issuer]
+        certificate.verify_directly_issued_by(issuer)
+        assert issuer in trusted_then
+        served.add(certificate)
+        known.append(set(authorities(replicas[minute % 2].ca_pem)))
+    assert len(set().union(*known)) > 10, "authorities were renewed every six hours"
+    assert len(served) > 30
+
+
+async def test_the_earlier_authority_is_trusted_until_it_expires_and_longer_than_what_it_signed(memory_api, clock):
+    certificates = ServingCertificates(memory_api, "muster-system", "muster", lifetimes=SHORT)
     await certificates.ready()
-    before, started = certificates.ca_pem, clock.now
-    await certificates.changed()
-    assert 2 * 3600 - 300 <= clock.now - started <= 2 * 3600 + 600, "two thirds of three hours, looked at every 10 min"
-    assert certificates.ca_pem.endswith(before)
-    assert len(x509.load_pem_x509_certificates(certificates.ca_pem)) == 2
+    [first] = authorities(certificates.ca_pem)
+    clock.now += 6.1 * 3600
+    await certificates.check()
+    second, kept = authorities(certificates.ca_pem)
+    assert kept == first != second
+    clock.now += 2.8 * 3600
+    await certificates.check()
+    assert first in authorities(certificates.ca_pem)
+    clock.now += 3.4 * 3600
+    await certificates.check()
+    third, kept = authorities(certificates.ca_pem)
+    assert kept == second
+    assert third not in (first, second)
 
 
-async def test_an_api_failure_in_between_does_not_end_the_watch_over_the_certificate(memory_api, clock):
-    lifetimes = CertificateLifetimes(authority=timedelta(hours=3), serving=timedelta(hours=1))
-    certificates = ServingCertificates(memory_api, "muster-system", "muster", lifetimes=lifetimes)
-    await certificates.ready()
-    working = memory_api.get
-    failures = iter(range(5))
+@pytest.mark.parametrize(
+    "lifetimes",
+    [
+        {"settling": timedelta(0)},
+        {"serving": timedelta(hours=1)},
+        {"authority": timedelta(days=300)},
+    ],
+)
+def test_lifetimes_that_do_not_go_together_are_refused(lifetimes):
+    with pytest.raises(ValueError, match="settling"):
+        CertificateLifetimes(**lifetimes)
 
-    async def failing(*arguments):
-        if next(failures, None) is not None:
-            raise ApiError("GET", 500, "InternalError", "")
-        return await working(*arguments)
 
-    memory_api.get = failing
-    await certificates.changed()
-    assert next(failures, None) is None
+def test_a_certificate_of_an_earlier_authority_is_not_waited_for_when_it_has_expired():
+    bundle = renewed(None, NAMES, NOW, SHORT)
+    later = renewed(bundle, NAMES, NOW + timedelta(hours=6, minutes=10), SHORT)
+    assert later.authority != bundle.authority
+    assert later.serving != bundle.serving
+
+
+async def test_a_certificate_that_somebody_else_put_into_the_secret_is_neither_used_nor_overwritten(memory_api):
+    pair = make_serving(make_authority(NOW, YEAR), NAMES, NOW, YEAR)
+    theirs = Secret(
+        metadata=ObjectMeta(name="muster-webhook-tls", namespace="muster-system"),
+        data={"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": b"theirs"},
+    )
+    await memory_api.create(SECRETS, theirs, "muster-system")
+    with pytest.raises(AccessError, match="muster-system/muster-webhook-tls holds a certificate that is not Muster's"):
+        await ServingCertificates(memory_api, "muster-system", "muster").ready()
+    assert memory_api.writes == ["create"]
 
 
 async def test_a_damaged_secret_is_replaced(memory_api):
@@ -184,3 +239,52 @@ async def test_no_repr_shows_a_key(memory_api):
     stored = await memory_api.get(SECRETS, "muster-webhook-tls", "muster-system")
     for text in (repr(bundle), repr(bundle.serving), repr(stored)):
         assert "PRIVATE" not in text and "LS0t" not in text
+
+
+# Files that somebody else keeps
+
+
+def write_pair(folder: Path, authority: KeyPair, name: str) -> KeyPair:
+    pair = make_serving(authority, [name], datetime.now(UTC), YEAR)
+    (folder / "tls.crt").write_bytes(pair.certificate)
+    (folder / "tls.key").write_bytes(pair.key)
+    return pair
+
+
+async def test_a_replaced_file_is_served_to_new_connections(tmp_path):
+    authority = make_authority(datetime.now(UTC), YEAR)
+    files = CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    write_pair(tmp_path, authority, "first")
+    serving = await files.ready()
+    assert await shake_hands(serving, authority.certificate, "first")
+    write_pair(tmp_path, authority, "second")
+    await files.check()
+    assert await shake_hands(serving, authority.certificate, "second")
+
+
+async def test_a_pair_that_does_not_match_leaves_what_is_served(tmp_path):
+    authority = make_authority(datetime.now(UTC), YEAR)
+    files = CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    pair = write_pair(tmp_path, authority, "first")
+    serving = await files.ready()
+    write_pair(tmp_path, authority, "second")
+    (tmp_path / "tls.key").write_bytes(pair.key)
+    with pytest.raises(AccessError, match="matching pair"):
+        await files.check()
+    assert await shake_hands(serving, authority.certificate, "first")
+
+
+async def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(AccessError, match=r"tls\.crt cannot be read: No such file"):
+        await CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key").ready()
+
+
+async def test_the_authority_of_files_is_registered_only_where_it_is_given(tmp_path):
+    authority = make_authority(datetime.now(UTC), YEAR)
+    write_pair(tmp_path, authority, "first")
+    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    silent = CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    telling = CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
+    await silent.ready()
+    await telling.ready()
+    assert (silent.ca_pem, telling.ca_pem) == (b"", authority.certificate)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from muster.control.config import Webhook
+from muster.control.config import Webhook, parse_duration
 from muster.kube.client import Client, PatchType
 from muster.kube.credentials import AccessError
 from muster.kube.errors import ApiError
@@ -18,8 +18,6 @@ from muster.kube.manifests import NAME, WEBHOOK_NAME, webhook_configuration
 
 _log = structlog.get_logger("muster.registration")
 
-CHECK_SECONDS = 30.0
-"""How often it is looked whether the configuration is still there and still trusts us."""
 RETRY_SECONDS = 5.0
 
 Manifest = dict[str, Any]
@@ -57,6 +55,8 @@ class WebhookRegistration:
         self._url = webhook.url.replace(":0/", f":{port}/") or None
         self._on_change = on_change
         self._trusted: bool | None = None
+        self._interval = parse_duration(webhook.certificates.check_interval)
+        self._retry = min(RETRY_SECONDS, self._interval)
 
     async def keep(self, certificates: Certificates) -> None:
         """Renew the certificate, write what is to be trusted, look again. What fails is told once and tried again."""
@@ -67,10 +67,10 @@ class WebhookRegistration:
                 self._tell(trusted, f"no MutatingWebhookConfiguration {NAME}: new Spark pods are not seen")
             except (ApiError, AccessError) as error:
                 # it may well be trusted still: two thirds of a certificate's life are over at the earliest
-                _log.warning("webhook not checked", error=str(error), retry_in=RETRY_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
+                _log.warning("webhook not checked", error=str(error), retry_in=self._retry)
+                await asyncio.sleep(self._retry)
                 continue
-            await asyncio.sleep(CHECK_SECONDS if trusted else RETRY_SECONDS)
+            await asyncio.sleep(self._interval if trusted else self._retry)
 
     async def _settle(self, ca_pem: bytes) -> bool:
         """Make the configuration trust ``ca_pem``. False when there is none, and none may be created."""
@@ -113,7 +113,7 @@ class WebhookRegistration:
         if trusted:
             _log.info("webhook registered")
         else:
-            _log.warning("webhook not registered", error=problem, retry_in=RETRY_SECONDS)
+            _log.warning("webhook not registered", error=problem, retry_in=self._retry)
 
 
 def trusts(configuration: Manifest, ca_pem: bytes) -> bool:

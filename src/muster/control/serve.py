@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import socket
 import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,15 +19,16 @@ from aiohttp import web
 from muster.control import logs
 from muster.control.admission import MAX_REVIEW_BYTES, Admission
 from muster.control.clock import Clock
-from muster.control.config import ServeConfig, parse_duration
+from muster.control.config import ConfigError, ServeConfig, parse_duration
 from muster.control.controller import Controller
 from muster.control.discovery import Discovery
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
 from muster.control.registration import WebhookRegistration
-from muster.control.settings import scheduler_config
+from muster.control.settings import certificate_lifetimes, scheduler_config
 from muster.control.writer import ApiWriter, GatedPods
+from muster.kube.certificate_files import CertificateFiles
 from muster.kube.certificates import ServingCertificates
 from muster.kube.client import Call, Client
 from muster.kube.config import load_access
@@ -45,7 +46,10 @@ _TERM_RETRY = RetryPolicy(first=0.5, ceiling=15.0)
 
 
 class Service:
-    """One replica of Muster. ``run`` it until ``stop`` is called."""
+    """One replica of Muster. ``run`` it until ``stop`` is called.
+
+    Time and randomness are those of ``client``, so that a replica can be run under virtual time.
+    """
 
     def __init__(self, config: ServeConfig, client: Client, metrics: Metrics, identity: str) -> None:
         self._config = config
@@ -57,8 +61,6 @@ class Service:
         self.webhook_registered = False
         self.management_port = self.webhook_port = 0
         """Where it listens, once it does."""
-        self.ca_pem = b""
-        """What the webhook's certificate is verified against."""
         lease = config.lease
         self.election = LeaderElection(
             client,
@@ -70,10 +72,12 @@ class Service:
                 renew_deadline=parse_duration(lease.renew_deadline),
                 retry=parse_duration(lease.retry_period),
             ),
+            random=client.random,
             on_change=self._leads,
         )
         # checked before anything is started: a bad packer name must end the start, not the first gang
         self._scheduler_config = scheduler_config(config.scheduling)
+        self._certificates = _certificates(config, client)
 
     def stop(self) -> None:
         """Begin a graceful stop."""
@@ -82,6 +86,11 @@ class Service:
     @property
     def stopping(self) -> bool:
         return self._stopping.is_set()
+
+    @property
+    def ca_pem(self) -> bytes:
+        """What the webhook's certificate is verified against, once it is served."""
+        return self._certificates.ca_pem
 
     def place(self, pod: Pod) -> Placement:
         """The answer to an executor at admission; held whenever this replica may not decide."""
@@ -93,8 +102,7 @@ class Service:
     async def run(self) -> None:
         """Until ``stop``: hold or seek the lease, lead while it is held, keep certificates and webhook in order."""
         config = self._config
-        certificates = ServingCertificates(self._client, config.namespace, config.webhook.service, config.webhook.host)
-        tls = await certificates.ready()
+        tls = await self._certificates.ready()
         admission = Admission(self.place, frozenset(config.scheduling.scheduler_names), self.metrics)
         app = web.Application(client_max_size=MAX_REVIEW_BYTES)
         app.router.add_post("/mutate", admission.handle)
@@ -102,7 +110,7 @@ class Service:
             _listening(management_app(self), config.management.host, config.management.port, None) as management_port,
             _listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
         ):
-            self.management_port, self.webhook_port, self.ca_pem = management_port, webhook_port, certificates.ca_pem
+            self.management_port, self.webhook_port = management_port, webhook_port
             _log.info(
                 "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
             )
@@ -113,7 +121,7 @@ class Service:
             tasks: list[asyncio.Task[Any]] = [
                 asyncio.create_task(self.election.run(), name="lease"),
                 asyncio.create_task(self._lead(), name="lead"),
-                asyncio.create_task(registration.keep(certificates), name="webhook"),
+                asyncio.create_task(registration.keep(self._certificates), name="webhook"),
             ]
             stop = asyncio.create_task(self._stopping.wait(), name="stop")
             try:
@@ -123,6 +131,8 @@ class Service:
             finally:
                 await self._end([*tasks, stop])
                 self.metrics.unwatch_gc()
+            # reviews go on coming until everybody knows that this replica has left its Service: executors are held
+            await asyncio.sleep(parse_duration(config.webhook.shutdown_delay))
 
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Writes under way get their time, then the lease goes to the next one."""
@@ -168,21 +178,21 @@ class Service:
             failure = results[0]
             if isinstance(failure, Exception):
                 failures += 1
-                wait = _TERM_RETRY.delay(failures, random.random())
+                wait = _TERM_RETRY.delay(failures, self._client.random())
                 _log.error("term ended by an error", exc_info=failure, retry_in=round(wait, 1))
                 await asyncio.sleep(wait)
             else:
                 failures = 0
 
     async def _term(self) -> None:
-        clock = Clock()
+        clock = Clock(self._client.clock.time)
         gated = GatedPods()
         events = EventRecorder(self._client, "muster", self.election.identity)
         writer = ApiWriter(self._client, gated, events)
         outbox = Outbox(
             writer,
             clock,
-            lambda attempt: _TERM_RETRY.delay(attempt + 1, random.random()),
+            lambda attempt: _TERM_RETRY.delay(attempt + 1, self._client.random()),
             self.election.is_leader,
             self.metrics.outbox_retries.inc,
         )
@@ -199,6 +209,18 @@ class Service:
             self._config, self._client, scheduler, writer, outbox, discovery, gated, self.metrics, clock
         )
         await self.controller.run()
+
+
+def _certificates(config: ServeConfig, client: Client) -> ServingCertificates | CertificateFiles:
+    """Raises ``ConfigError`` for what does not go together."""
+    webhook, settings = config.webhook, config.webhook.certificates
+    if settings.cert_file and settings.key_file:
+        authority = Path(settings.ca_file) if settings.ca_file else None
+        return CertificateFiles(Path(settings.cert_file), Path(settings.key_file), authority)
+    if settings.cert_file or settings.key_file or settings.ca_file:
+        raise ConfigError("webhook.certificates: certFile and keyFile belong together, and caFile needs both")
+    lifetimes = certificate_lifetimes(settings)
+    return ServingCertificates(client, config.namespace, webhook.service, webhook.host, lifetimes=lifetimes)
 
 
 @asynccontextmanager

@@ -1,11 +1,16 @@
-"""From ``muster.yaml`` to the scheduler's own configuration."""
+"""From ``muster.yaml`` to the configuration that the scheduler and the certificates have of their own."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from muster.cluster import ordering
 from muster.control import config
+from muster.kube.certificates import CertificateLifetimes
 from muster.packing import PACKERS
 from muster.scheduling.config import SchedulerConfig
+
+_SETTLING_CHECKS = 4
 
 
 def scheduler_config(settings: config.Scheduling) -> SchedulerConfig:
@@ -24,6 +29,23 @@ def scheduler_config(settings: config.Scheduling) -> SchedulerConfig:
         placement_expiry=seconds(settings.placement_expiry),
         bind_enabled=settings.bind,
     )
+
+
+def certificate_lifetimes(settings: config.Certificates) -> CertificateLifetimes:
+    """Of our own certificates; a new authority settles for four checks, in which every replica and API server learns
+    of it. Raises ``ConfigError`` when the durations do not go together."""
+    lifetime, authority, check = (
+        timedelta(seconds=config.parse_duration(text))
+        for text in (settings.lifetime, settings.authority_lifetime, settings.check_interval)
+    )
+    try:
+        return CertificateLifetimes(authority, lifetime, settling=_SETTLING_CHECKS * check)
+    except ValueError:
+        raise config.ConfigError(
+            f"webhook.certificates: checkInterval = {settings.check_interval}, lifetime = {settings.lifetime}, "
+            f"authorityLifetime = {settings.authority_lifetime}: the lifetime must be longer than "
+            f"{3 * _SETTLING_CHECKS} check intervals, and not longer than the authority's"
+        ) from None
 
 
 def _priority(priority: config.LabelPriority | None) -> ordering.LabelPriority | None:

@@ -2,6 +2,10 @@
 
 The API server trusts what the webhook configuration's ``caBundle`` says, so no public authority is needed. Whoever
 finds the Secret missing or due writes it; the others adopt what they find (a conflict means: look again).
+
+An authority is renewed in two steps, so that at no moment anything is served that the API server does not trust yet:
+the new one joins the bundle at once, but signs what is served only when everybody has had time to learn of it. The old
+one stays in the bundle until it expires.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from muster.kube.client import Client
-from muster.kube.credentials import load_client_certificate
+from muster.kube.credentials import AccessError, load_client_certificate
 from muster.kube.errors import ApiError
 from muster.kube.kinds import SECRETS
 from muster.kube.objects import ObjectMeta, Secret
@@ -36,6 +40,15 @@ class CertificateLifetimes(msgspec.Struct, frozen=True):
 
     authority: timedelta = timedelta(days=3650)
     serving: timedelta = timedelta(days=365)
+    settling: timedelta = timedelta(minutes=20)
+    """From a new authority's joining the trusted bundle until it signs what is served."""
+
+    def __post_init__(self) -> None:
+        if not timedelta(0) < 3 * self.settling < self.serving <= self.authority:
+            raise ValueError(
+                "lifetimes must be 0 < 3 × settling < serving <= authority, "
+                f"got {self.settling}, {self.serving}, {self.authority}"
+            )
 
 
 class KeyPair(msgspec.Struct, frozen=True):
@@ -109,7 +122,7 @@ def renewed(
     if authority is None or not _is_good(authority, now):
         authority = make_authority(now, lifetimes.authority, authority.certificate if authority is not None else b"")
     serving = bundle.serving if bundle is not None else None
-    if serving is None or not _is_good(serving, now) or not _serves(serving, authority, names):
+    if serving is None or not _may_be_served(serving, authority, names, now, lifetimes.settling):
         serving = make_serving(authority, names, now, lifetimes.serving)
     fresh = CertificateBundle(authority, serving)
     return bundle if bundle == fresh else fresh
@@ -120,8 +133,21 @@ def service_names(service: str, namespace: str) -> list[str]:
     return [f"{service}.{namespace}.svc", f"{service}.{namespace}", f"{service}.{namespace}.svc.cluster.local"]
 
 
+def serving_context() -> ssl.SSLContext:
+    """For a listener; ``load_pair`` gives it what it serves."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def load_pair(context: ssl.SSLContext, pair: KeyPair, source: str) -> None:
+    """Serve ``pair`` to new connections. Raises ``AccessError``; what was served before then still is."""
+    for each in (serving_context(), context):  # OpenSSL would keep half of a bad pair
+        load_client_certificate(each, pair.certificate, pair.key, source)
+
+
 class ServingCertificates:
-    """Keeps the Secret, and a TLS context that always serves the newest certificate to new connections."""
+    """Our own: keeps the Secret, and a TLS context that always serves the newest certificate to new connections."""
 
     def __init__(
         self,
@@ -141,8 +167,7 @@ class ServingCertificates:
         wanted = [*service_names(service, namespace), host]
         self._names = [name for name in wanted if name and not _is_wildcard(name)]
         self._bundle: CertificateBundle | None = None
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context = serving_context()
 
     @property
     def ca_pem(self) -> bytes:
@@ -152,27 +177,23 @@ class ServingCertificates:
         return self._bundle.authority.certificate
 
     async def ready(self) -> ssl.SSLContext:
-        """The context to serve with, once there is a certificate. Raises ``ApiError`` when the Secret cannot be had."""
+        """The context to serve with. Raises ``ApiError`` when the Secret cannot be had, else as ``check``."""
         await self.check()
         return self._context
 
-    async def changed(self) -> None:
-        """Keep the certificate fresh; returns when the authority is another one and must be registered."""
-        while True:
-            await self._client.clock.sleep(CHECK_SECONDS)
-            before = self.ca_pem
-            try:
-                await self.check()
-            except ApiError:
-                continue  # two thirds of a life are over at the earliest: there is time
-            if self.ca_pem != before:
-                return
-
     async def check(self) -> None:
-        """Adopt what the Secret holds, renewing it first when it is missing or due."""
+        """Adopt what the Secret holds, renewing it first when it is missing or due.
+
+        Raises ``AccessError`` when the Secret is one that somebody else has made: it is not overwritten.
+        """
         while True:
             now = datetime.fromtimestamp(self._client.clock.time(), UTC)
             found = await self._read()
+            if found is not None and found.data.get("tls.crt") and "ca.key" not in found.data:
+                raise AccessError(
+                    f"Secret {self._namespace}/{self._secret_name} holds a certificate that is not Muster's (there is "
+                    "no ca.key): mount it and name the files in webhook.certificates.{certFile, keyFile}, or delete it"
+                )
             stored = _bundle_of(found) if found is not None else None
             wanted = renewed(stored, self._names, now, self._lifetimes)
             if wanted is stored:
@@ -185,9 +206,7 @@ class ServingCertificates:
                 if not (error.conflict or error.already_exists or (error.not_found and found is not None)):
                     raise
         if wanted != self._bundle:
-            load_client_certificate(
-                self._context, wanted.serving.certificate, wanted.serving.key, f"Secret {self._secret_name}"
-            )
+            load_pair(self._context, wanted.serving, f"Secret {self._secret_name}")
             self._bundle = wanted
 
     async def _read(self) -> Secret | None:
@@ -223,24 +242,52 @@ def _bundle_of(secret: Secret) -> CertificateBundle | None:
 
 def _is_good(pair: KeyPair, now: datetime) -> bool:
     """Readable, matching its key, begun, and with a third of its life ahead."""
+    certificate = _matching(pair)
+    if certificate is None:
+        return False
+    made, end = certificate.not_valid_before_utc + _EARLIER, certificate.not_valid_after_utc
+    return certificate.not_valid_before_utc <= now < made + (end - made) * 2 / 3
+
+
+def _may_be_served(
+    serving: KeyPair, authority: KeyPair, names: Sequence[str], now: datetime, settling: timedelta
+) -> bool:
+    """Covers all ``names``, and is good and of the newest authority; or that one is too new to be known to everybody,
+    and this is valid and of an earlier one."""
+    certificate, trusted = _matching(serving), _certificates(authority.certificate)
+    if certificate is None or not _covers(certificate, names):
+        return False
+    if _is_issued_by(certificate, trusted[0]):
+        return _is_good(serving, now)
+    settled = now >= trusted[0].not_valid_before_utc + _EARLIER + settling
+    valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+    return not settled and valid and any(_is_issued_by(certificate, earlier) for earlier in trusted[1:])
+
+
+def _matching(pair: KeyPair) -> x509.Certificate | None:
+    """The certificate; ``None`` when it cannot be read or is not that of the key."""
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = serialization.load_pem_private_key(pair.key, password=None)
     except ValueError:
-        return False
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return key.public_key() == certificate.public_key() and begin <= now < begin + (end - begin) * 2 / 3
+        return None
+    return certificate if key.public_key() == certificate.public_key() else None
 
 
-def _serves(serving: KeyPair, authority: KeyPair, names: Sequence[str]) -> bool:
-    """Covers all ``names`` and is signed by the newest authority (so the older ones can go)."""
-    certificate = x509.load_pem_x509_certificate(serving.certificate)
+def _covers(certificate: x509.Certificate, names: Sequence[str]) -> bool:
     try:
-        certificate.verify_directly_issued_by(_certificates(authority.certificate)[0])
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (ValueError, TypeError, x509.ExtensionNotFound, InvalidSignature):
+        covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
         return False
-    return set(extension.value) >= {_alternative_name(name) for name in names}
+    return set(covered) >= {_alternative_name(name) for name in names}
+
+
+def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _certificates(bundle: bytes) -> list[x509.Certificate]:
