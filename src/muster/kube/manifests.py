@@ -135,6 +135,8 @@ def configuration(options: InstallOptions) -> Manifest:
     config["namespace"] = options.namespace
     config["webhook"] = {
         "registration": "ca-bundle",
+        # until kube-proxy sends a stopping replica nothing more
+        "shutdownDelay": "5s",
         **config.get("webhook", {}),
         "host": "0.0.0.0",
         "port": WEBHOOK_PORT,
@@ -151,15 +153,19 @@ def _namespace(options: InstallOptions) -> Manifest:
 
 
 def _cluster_role() -> Manifest:
+    """Exactly what ``muster serve`` uses, each rule with its purpose; a test compares it with an audit log."""
     rules = [
-        _rule("", ["pods"], ["get", "list", "watch", "patch"]),
-        _rule("", ["nodes"], ["get", "list", "watch"]),
-        # one named ConfigMap per driver is read, never listed
+        # what runs where, who waits; taking the gate off, pinning and annotating. Never created, bound or deleted
+        _rule("", ["pods"], ["list", "watch", "patch"]),
+        # what there is to give
+        _rule("", ["nodes"], ["list", "watch"]),
+        # a driver's spark.properties: the one that its pod names, never a list
         _rule("", ["configmaps"], ["get"]),
+        # telling people on the driver what happens; patch raises the count of one that repeats
         _rule("", ["events"], ["create", "patch"]),
-        _rule(GROUP, ["gangs"], ["get", "list", "watch", "create", "patch", "delete"]),
+        # reservations: read at the start of a term, then written; those of client mode have no driver pod to go with
+        _rule(GROUP, ["gangs"], ["list", "create", "patch", "delete"]),
         _rule(GROUP, ["gangs/status"], ["patch"]),
-        _rule(GROUP, ["queues"], ["get", "list", "watch"]),
         # the CA bundle is written into the one that is installed; it is never created, so an uninstalled one stays away
         _rule("admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["get", "patch"], [NAME]),
     ]
@@ -174,9 +180,12 @@ def _viewer_role() -> Manifest:
 
 
 def _role(options: InstallOptions) -> Manifest:
+    """In Muster's own namespace. RBAC cannot restrict a create to a name."""
     rules = [
+        # who of the replicas decides
         _rule("coordination.k8s.io", ["leases"], ["create"]),
         _rule("coordination.k8s.io", ["leases"], ["get", "update"], [NAME]),
+        # the webhook's certificate, one for all replicas
         _rule("", ["secrets"], ["create"]),
         _rule("", ["secrets"], ["get", "update"], [SECRET_NAME]),
     ]
