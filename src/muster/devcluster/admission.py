@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from muster.devcluster.errors import Cause, forbidden, not_found
-from muster.devcluster.metadata import generated_name
+from muster.devcluster.metadata import Origin
 from muster.devcluster.requests import Request
 from muster.devcluster.storage import Object, Store
 
@@ -20,13 +20,13 @@ SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-crit
 TOKEN_SECONDS = 3607  # what kube-apiserver writes: one hour and seven seconds, to tell its own volumes apart
 
 
-def admit_create(store: Store, request: Request, obj: Object) -> None:
+def admit_create(store: Store, request: Request, obj: Object, origin: Origin) -> None:
     """Checks and completes a new object, in place. Raises 403 or 404."""
     check_namespace(store, request)
     if request.target.subresource:
         return
     if request.kind.collection == "pods":
-        _give_service_account(store, request.target.space, obj)
+        _give_service_account(store, request.target.space, obj, origin)
         _give_priority(store, obj)
         _tolerate_node_failures(obj["spec"])
     elif request.kind.collection == "nodes":
@@ -53,7 +53,7 @@ def check_namespace(store: Store, request: Request) -> None:
         raise forbidden(kind.plural, kind.group, request.target.name, why, (cause,))
 
 
-def _give_service_account(store: Store, namespace: str, pod: Object) -> None:
+def _give_service_account(store: Store, namespace: str, pod: Object, origin: Origin) -> None:
     spec = pod["spec"]
     if "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {}):
         return
@@ -72,7 +72,7 @@ def _give_service_account(store: Store, namespace: str, pod: Object) -> None:
     volumes = spec.setdefault("volumes", [])
     volume = next((v["name"] for v in volumes if str(v.get("name", "")).startswith("kube-api-access-")), None)
     if volume is None:
-        volume = generated_name("kube-api-access-")
+        volume = origin.name("kube-api-access-")
         volumes.append(token_volume(volume))
     for container in without:
         mount = {"name": volume, "readOnly": True, "mountPath": TOKEN_PATH}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from muster.devcluster.errors import Cause, apply_conflict
-from muster.devcluster.metadata import timestamp
+from muster.devcluster.metadata import Origin
 from muster.devcluster.requests import Request
 from muster.devcluster.schema import Shape
 from muster.devcluster.storage import Object
@@ -33,9 +33,14 @@ _UNTRACKED: tuple[Path, ...] = (
 class FieldManagers:
     """Who owns which field of an object, kept in its ``metadata.managedFields``."""
 
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
     def first_apply(self, body: Object, shape: Shape, request: Request) -> Object:
         """A new object made by apply."""
-        entry = _entry(request, "Apply", fields_of(body, shape))
+        key = (request.manager, "Apply", request.target.subresource)
+        tree = _to_tree(fields_of(body, shape))
+        entry = _entry(key, tree, request.kind.api_version, self._origin.timestamp())
         return body | {"metadata": body["metadata"] | {"managedFields": [entry]}}
 
     def apply(self, current: Object, body: Object, shape: Shape, request: Request) -> Object:
@@ -48,7 +53,8 @@ class FieldManagers:
         others = frozenset().union(*(fields for key, fields in owners.items() if key != mine))
         merged: Object = _without(merge_applied(current, body, shape), dropped - others, shape)
         owners[mine] = applied
-        merged["metadata"] = merged["metadata"] | {"managedFields": _entries(current, merged, owners, request, mine)}
+        entries = _entries(current, merged, owners, mine, self._origin.timestamp())
+        merged["metadata"] = merged["metadata"] | {"managedFields": entries}
         if merged["metadata"].get("resourceVersion") is None:
             merged["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         return merged
@@ -67,7 +73,7 @@ class FieldManagers:
             owners[key] = owners[key] - gone - changed
         if changed:
             owners[writer] = owners.get(writer, frozenset()) | changed
-        new["metadata"]["managedFields"] = _entries(old, new, owners, request, writer)
+        new["metadata"]["managedFields"] = _entries(old, new, owners, writer, self._origin.timestamp())
 
     @staticmethod
     def _take_over(
@@ -209,9 +215,8 @@ def _owners(obj: Object, shape: Shape, request: Request) -> dict[tuple[str, str,
 
 
 def _entries(
-    old: Object, new: Object, owners: Mapping[tuple[str, str, str], Fields], request: Request,
-    writer: tuple[str, str, str],
-) -> list[dict[str, Any]]:  # fmt: skip
+    old: Object, new: Object, owners: Mapping[tuple[str, str, str], Fields], writer: tuple[str, str, str], now: str
+) -> list[dict[str, Any]]:
     """The ``managedFields`` list; entries that did not change keep their time."""
     earlier = {
         (entry.get("manager", ""), entry["operation"], entry.get("subresource", "")): entry
@@ -226,22 +231,17 @@ def _entries(
         if known is not None and known.get("fieldsV1") == tree:
             entries.append(known)
         else:
-            entries.append(_entry_of(key, tree, new["apiVersion"]))
+            entries.append(_entry(key, tree, new["apiVersion"], now))
     return entries
 
 
-def _entry(request: Request, operation: str, fields: Fields) -> dict[str, Any]:
-    key = (request.manager, operation, request.target.subresource)
-    return _entry_of(key, _to_tree(fields), request.kind.api_version)
-
-
-def _entry_of(key: tuple[str, str, str], tree: dict[str, Any], api_version: str) -> dict[str, Any]:
+def _entry(key: tuple[str, str, str], tree: dict[str, Any], api_version: str, now: str) -> dict[str, Any]:
     manager, operation, subresource = key
     entry: dict[str, Any] = {
         "manager": manager,
         "operation": operation,
         "apiVersion": api_version,
-        "time": timestamp(),
+        "time": now,
         "fieldsType": "FieldsV1",
         "fieldsV1": tree,
     }

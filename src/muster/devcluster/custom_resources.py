@@ -16,7 +16,6 @@ from muster.devcluster import errors
 from muster.devcluster.errors import Cause
 from muster.devcluster.garbage import internal_request
 from muster.devcluster.kinds import CRD_GROUP, Kind
-from muster.devcluster.metadata import timestamp
 from muster.devcluster.registry import Registry
 from muster.devcluster.schema import shape_of_custom
 from muster.devcluster.storage import Change, Object, decode, encode
@@ -281,12 +280,15 @@ class CustomResources:
             name = await self._queue.get()
             request = internal_request(self._definition, ("", name), "update", "kube-apiserver", "status")
             try:
-                await self._registry.change(request, _established, "Update")
+                await self._registry.change(request, self._established, "Update")
             except errors.ApiError as error:
                 if error.code == 409:
                     self._queue.put_nowait(name)
                 elif error.code != 404:
                     raise
+
+    def _established(self, definition: Object) -> Object:
+        return _with_conditions(definition, self._registry.origin.timestamp())
 
     def _serve(self, definition: Object) -> None:
         spec = definition["spec"]
@@ -328,8 +330,7 @@ class CustomResources:
                 self._registry.store.drop(kind.collection)
 
 
-def _established(definition: Object) -> Object:
-    now = timestamp()
+def _with_conditions(definition: Object, now: str) -> Object:
     conditions = [
         {
             "type": "NamesAccepted",

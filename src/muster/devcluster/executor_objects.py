@@ -6,7 +6,7 @@ Sources: ``BasicExecutorFeatureStep``, ``KubernetesClientUtils.buildConfigMap``,
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -97,10 +97,20 @@ class ExecutorTemplate(msgspec.Struct, frozen=True):
         return {SPARK_APP_SELECTOR_LABEL: self.application_id, SPARK_ROLE_LABEL: SPARK_ROLE_EXECUTOR}
 
 
+def random_token() -> str:
+    """The 16 hex digits with which Spark makes names unique (``KubernetesUtils.uniqueID``)."""
+    return secrets.token_hex(8)
+
+
 def executor_template(
-    properties: Mapping[str, str], version: str, owner: Object, driver_ip: str, local_dir: str
+    properties: Mapping[str, str],
+    version: str,
+    owner: Object,
+    driver_ip: str,
+    local_dir: str,
+    token: Callable[[], str] = random_token,
 ) -> ExecutorTemplate:
-    """Of a driver with these ``spark.properties``."""
+    """Of a driver with these ``spark.properties``; each ``token`` makes a name unique."""
     name = properties["spark.app.name"]
     # SPARK-53944: since 4.1 executors dial the driver's address
     host = driver_ip if minor(version) >= (4, 1) else properties["spark.driver.host"]
@@ -109,8 +119,8 @@ def executor_template(
         application_name=name,
         namespace=properties["spark.kubernetes.namespace"],
         version=version,
-        prefix=properties.get("spark.kubernetes.executor.podNamePrefix") or f"{dns_name(name)}-{secrets.token_hex(8)}",
-        config_map=f"spark-exec-{secrets.token_hex(8)}-conf-map",
+        prefix=properties.get("spark.kubernetes.executor.podNamePrefix") or f"{dns_name(name)}-{token()}",
+        config_map=f"spark-exec-{token()}-conf-map",
         driver_ip=driver_ip,
         driver_url=f"spark://CoarseGrainedScheduler@{host}:{DRIVER_PORT}",
         owner=owner,

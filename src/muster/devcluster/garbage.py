@@ -35,7 +35,7 @@ class GarbageCollector:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._live: dict[str, Item] = {}
-        self._dependents: defaultdict[str, set[Item]] = defaultdict(set)
+        self._dependents: defaultdict[str, dict[Item, None]] = defaultdict(dict)
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
         registry.store.listen(self._observe)
 
@@ -69,7 +69,7 @@ class GarbageCollector:
             self._forget(uid, item)
             self._wake_owner(uid)
         for uid in owners:
-            self._dependents[uid].add(item)
+            self._dependents[uid][item] = None
         waits = {FOREGROUND, ORPHAN} & set(metadata.get("finalizers") or ())
         if (waits and "deletionTimestamp" in metadata) or any(uid not in self._live for uid in owners):
             self._queue.put_nowait(item)
@@ -77,7 +77,7 @@ class GarbageCollector:
     def _forget(self, uid: str, item: Item) -> None:
         dependents = self._dependents.get(uid)
         if dependents is not None:
-            dependents.discard(item)
+            dependents.pop(item, None)
             if not dependents:
                 del self._dependents[uid]
 

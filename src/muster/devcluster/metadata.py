@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from muster.devcluster.errors import Cause
 from muster.devcluster.selectors import LABEL_KEY, LABEL_VALUE
 from muster.devcluster.storage import Object
+from muster.kube.clock import Clock, SystemClock
 
 # Without vowels and look-alikes, so that names spell no words (apimachinery pkg/util/rand).
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -34,16 +35,23 @@ LABEL_MESSAGE = (
 KEPT_ON_UPDATE = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
-def timestamp(moment: datetime | None = None) -> str:
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+class Origin:
+    """What is new in every object: when it was made and what makes it unique. Both repeatable under a virtual clock."""
 
+    def __init__(self, clock: Clock | None = None, luck: random.Random | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._random = luck or random.SystemRandom()
 
-def after(seconds: float) -> str:
-    return timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+    def timestamp(self, seconds: float = 0.0) -> str:
+        """That many seconds from now, as the API writes it."""
+        return f"{datetime.fromtimestamp(self._clock.time() + seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
+    def uid(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
-def generated_name(prefix: str) -> str:
-    return prefix[:58] + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(5))
+    def name(self, prefix: str) -> str:
+        """A generated name."""
+        return prefix[:58] + "".join(self._random.choices(_ALPHABET, k=5))
 
 
 def is_dns_label(name: str) -> bool:
@@ -54,15 +62,15 @@ def is_dns_subdomain(name: str) -> bool:
     return len(name) <= 253 and bool(_DNS_SUBDOMAIN.match(name))
 
 
-def begin(obj: Object) -> None:
+def begin(obj: Object, origin: Origin) -> None:
     """Gives a new object its identity; what a client may not choose is overwritten."""
     metadata = obj["metadata"]
     for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"):
         metadata.pop(key, None)
     if not metadata.get("name"):
-        metadata["name"] = generated_name(metadata["generateName"])
-    metadata["uid"] = str(uuid.uuid4())
-    metadata["creationTimestamp"] = timestamp()
+        metadata["name"] = origin.name(metadata["generateName"])
+    metadata["uid"] = origin.uid()
+    metadata["creationTimestamp"] = origin.timestamp()
 
 
 def carry_over(new: Object, old: Object) -> None:

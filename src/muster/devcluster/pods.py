@@ -11,7 +11,7 @@ from typing import Any
 
 from muster.cluster.quantity import QuantityError, parse
 from muster.devcluster.errors import Cause, bad_request
-from muster.devcluster.metadata import is_dns_label, is_dns_subdomain, timestamp
+from muster.devcluster.metadata import is_dns_label, is_dns_subdomain
 from muster.devcluster.storage import Object, decode, encode
 from muster.devcluster.strategy import Strategy
 
@@ -31,7 +31,7 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, obj: Object) -> None:
         obj["metadata"]["generation"] = 1
-        obj["status"] = new_status(obj["spec"])
+        obj["status"] = new_status(obj["spec"], obj["metadata"]["creationTimestamp"])
 
     def prepare_update(self, new: Object, old: Object, subresource: str) -> None:
         if subresource == "binding":
@@ -150,13 +150,13 @@ def canonical_quantities(amounts: dict[str, Any]) -> None:
             raise bad_request(f"{name}: {error}") from None
 
 
-def new_status(spec: Mapping[str, Any]) -> dict[str, Any]:
+def new_status(spec: Mapping[str, Any], created: str) -> dict[str, Any]:
     status: dict[str, Any] = {"phase": "Pending"}
     if spec.get("schedulingGates"):
         condition = {
             "type": "PodScheduled",
             "status": "False",
-            "lastTransitionTime": timestamp(),
+            "lastTransitionTime": created,
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }

@@ -37,12 +37,13 @@ class Webhooks(Protocol):
 
 
 class Registry:
-    def __init__(self, store: Store, kinds: KindTable, webhooks: Webhooks) -> None:
+    def __init__(self, store: Store, kinds: KindTable, webhooks: Webhooks, origin: metadata.Origin) -> None:
         self.store = store
         self.kinds = kinds
         self._webhooks = webhooks
+        self.origin = origin
         self._strategies: dict[tuple[str, str], Strategy] = {}
-        self.fields = FieldManagers()
+        self.fields = FieldManagers(origin)
 
     def strategy(self, kind: Kind) -> Strategy:
         key = (kind.collection, kind.version)
@@ -88,14 +89,14 @@ class Registry:
             raise errors.internal("resourceVersion should not be set on objects to be created")
         _place(request, obj)
         strategy.default(obj)
-        admit_create(self.store, request, obj)
+        admit_create(self.store, request, obj, self.origin)
         admitted = await self._webhooks.admit(request, "CREATE", obj, None)
         if admitted is not obj and admitted is not None:
             obj = self._decoded(request, admitted)
             strategy.default(obj)
         if not obj["metadata"].get("name") and not obj["metadata"].get("generateName"):
             raise errors.invalid(kind.kind, kind.group, "", metadata.name_causes(kind.kind, obj))
-        metadata.begin(obj)
+        metadata.begin(obj, self.origin)
         strategy.prepare_create(obj)
         metadata.drop_empty(obj["metadata"])
         causes = metadata.name_causes(kind.kind, obj) + metadata.map_causes(obj["metadata"])
@@ -243,7 +244,7 @@ class Registry:
                     return before, False
                 if remaining == 0 and _held(old):
                     return before, False
-        marked = _marked(old, grace, finalizers)
+        marked = _marked(old, grace, finalizers, self.origin.timestamp(grace))
         if request.dry_run:
             return Record(marked, encode(marked), before.version), not grace and not _held(marked)
         if grace or _held(marked):
@@ -350,12 +351,12 @@ def _ends(obj: Object) -> bool:
     return metadata.is_being_deleted(obj) and not meta.get("deletionGracePeriodSeconds") and not _held(obj)
 
 
-def _marked(old: Object, grace: int, finalizers: list[str]) -> Object:
+def _marked(old: Object, grace: int, finalizers: list[str], deadline: str) -> Object:
     """The object with its deletion mark."""
     meta = dict(old["metadata"])
     already = "deletionTimestamp" in meta
     if not already or grace < meta.get("deletionGracePeriodSeconds", 0):
-        meta["deletionTimestamp"] = metadata.after(grace)
+        meta["deletionTimestamp"] = deadline
         meta["deletionGracePeriodSeconds"] = grace
     if meta.get("generation") and not already:
         meta["generation"] += 1

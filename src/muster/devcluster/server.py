@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 import ssl
 import tempfile
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -26,20 +28,26 @@ from muster.devcluster.custom_resources import CustomResources
 from muster.devcluster.garbage import GarbageCollector
 from muster.devcluster.handlers import Handlers, PodLogs
 from muster.devcluster.kinds import KindTable
+from muster.devcluster.metadata import Origin
 from muster.devcluster.registry import Registry
 from muster.devcluster.storage import Store
 from muster.devcluster.webhooks import WebhookCaller
 from muster.kube.certificates import KeyPair, make_authority, make_serving
+from muster.kube.clock import Clock, SystemClock
 
 _log = structlog.get_logger("muster.devcluster")
 _YEAR = timedelta(days=365)
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class ApiServer:
     """An in-memory Kubernetes API on ``host``; port 0 takes a free one.
 
     ``history`` bounds the changes kept per resource: older resource versions get 410 Expired. ``authority`` and
-    ``admin_token`` may be given so that a kubeconfig stays good over restarts; else both are new.
+    ``admin_token`` may be given so that a kubeconfig stays good over restarts; else both are new. ``clock`` and
+    ``luck`` give timestamps, uids and generated names. ``around`` wraps the handler of all requests: it stands where
+    a proxy in front of the server would.
     """
 
     def __init__(
@@ -50,10 +58,15 @@ class ApiServer:
         history: int = 10_000,
         admin_token: str | None = None,
         authority: KeyPair | None = None,
+        clock: Clock | None = None,
+        luck: random.Random | None = None,
+        around: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> None:
         self.host = host
         self.port = port
-        now = datetime.now(UTC)
+        clock = clock or SystemClock()
+        now = datetime.fromtimestamp(clock.time(), UTC)
+        origin = Origin(clock, luck)
         self._authority = authority or make_authority(now, _YEAR)
         names = [host, "127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
         self._serving = make_serving(self._authority, sorted(set(names)), now, _YEAR)
@@ -63,9 +76,10 @@ class ApiServer:
         self.tokens = Tokens(admin_token)
         self.store = Store(history)
         self._kinds = KindTable()
-        self._webhooks = WebhookCaller(self.store, self._kinds, self.services)
-        self._registry = Registry(self.store, self._kinds, self._webhooks)
+        self._webhooks = WebhookCaller(self.store, self._kinds, self.services, origin)
+        self._registry = Registry(self.store, self._kinds, self._webhooks, origin)
         self._handlers = Handlers(self.store, self._kinds, self._registry, self.tokens, self.audit)
+        self._handle = around(self._handlers.handle)
         self._custom = CustomResources(self._registry, self._handlers)
         self._garbage = GarbageCollector(self._registry)
         self._controllers = Controllers(self._registry, self.ca_pem)
@@ -121,7 +135,7 @@ class ApiServer:
             ("custom-resources", self._custom.run()),
         ):
             self._tasks.append(asyncio.create_task(work, name=f"apiserver-{name}"))
-        server = web.Server(self._handlers.handle, access_log=None)
+        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self._tls(), backlog=1024)

@@ -8,7 +8,7 @@ import msgspec
 
 from muster.devcluster import errors
 from muster.devcluster.authentication import Identity, Tokens, service_account
-from muster.devcluster.metadata import after, is_being_deleted, timestamp
+from muster.devcluster.metadata import is_being_deleted
 from muster.devcluster.registry import Registry
 from muster.devcluster.requests import Request
 from muster.devcluster.selectors import Selector, from_label_selector
@@ -44,7 +44,7 @@ async def bind(registry: Registry, request: Request, binding: Object) -> Object:
         if pod["spec"].get("schedulingGates"):
             raise refuse(f"pod {request.target.name} has non-empty .spec.schedulingGates")
         conditions = [c for c in pod["status"].get("conditions") or () if c["type"] != "PodScheduled"]
-        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": registry.origin.timestamp()}
         bound = pod | {
             "spec": pod["spec"] | {"nodeName": node},
             "status": pod["status"] | {"conditions": [*conditions, scheduled]},
@@ -97,12 +97,13 @@ def create_token(registry: Registry, tokens: Tokens, request: Request, body: Obj
     identity = service_account(request.target.space, request.target.name, account["metadata"]["uid"])
     spec["expirationSeconds"] = seconds
     spec.setdefault("audiences", ["https://kubernetes.default.svc"])
+    now, expires = registry.origin.timestamp(), registry.origin.timestamp(seconds)
     return {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"name": request.target.name, "namespace": request.target.space, "creationTimestamp": timestamp()},
+        "metadata": {"name": request.target.name, "namespace": request.target.space, "creationTimestamp": now},
         "spec": spec,
-        "status": {"token": tokens.issue(identity, seconds), "expirationTimestamp": after(seconds)},
+        "status": {"token": tokens.issue(identity, seconds), "expirationTimestamp": expires},
     }
 
 

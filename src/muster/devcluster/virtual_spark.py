@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from muster.devcluster.executor_allocation import (
@@ -26,6 +27,7 @@ from muster.devcluster.executor_objects import (
     executor_config_map,
     executor_pod,
     executor_template,
+    random_token,
 )
 from muster.devcluster.pace import Pace
 from muster.devcluster.pod_status import SIGTERM_EXIT_CODE
@@ -79,11 +81,11 @@ async def submit(client: Client, application: VirtualApplication, identity: Iden
     """
     made_up = identity or Identity.of(application.name)
     namespace = application.namespace
-    properties = properties_of(application, made_up, client.access.server, int(time.time() * 1000))
+    properties = properties_of(application, made_up, client.access.server, int(client.clock.time() * 1000))
     driver = driver_pod(application, made_up, properties)
     pod = await client.create(PODS.decoding_to(PartialObject), driver, namespace)
     owner = owner_reference(made_up.driver_pod, pod.metadata.uid)
-    written = java_date()
+    written = java_date(client.clock.time())
     for resource, body in (
         (_SERVICES, driver_service(application, made_up, owner)),
         (_POLICIES, network_policy(application, made_up, owner)),
@@ -102,17 +104,18 @@ async def submit(client: Client, application: VirtualApplication, identity: Iden
     return made_up
 
 
-def java_date() -> str:
-    """Now, as ``java.util.Date`` writes it into properties files."""
-    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
+def java_date(seconds: float | None = None) -> str:
+    """A Unix time (now if none is given) as ``java.util.Date`` writes it into properties files."""
+    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(seconds))
 
 
 class VirtualSpark:
     """The programs of Spark pods on virtual nodes."""
 
-    def __init__(self, client: Client, pace: Pace) -> None:
+    def __init__(self, client: Client, pace: Pace, token: Callable[[], str] = random_token) -> None:
         self._client = client
         self._pace = pace
+        self._token = token
         self._drivers: dict[str, _Driver] = {}
         self.finished: dict[str, int] = {}
         """Application id → exit code of its driver."""
@@ -142,7 +145,7 @@ class VirtualSpark:
         try:
             properties = await self._properties(running.pod)
             await self._pace.sleep(DRIVER_START_SECONDS)
-            driver = self._drivers[application_id] = _Driver(self._client, self._pace, running, properties)
+            driver = self._drivers[application_id] = _Driver(self._client, self._pace, running, properties, self._token)
             code = await driver.run()
         except (ApiError, SparkConfigurationError) as error:
             self.problems.append(f"driver {running.pod.metadata.name}: {error}")
@@ -186,7 +189,14 @@ class VirtualSpark:
 class _Driver:
     """One running driver: feeds ``ExecutorAllocation`` with what happens and does what it says."""
 
-    def __init__(self, client: Client, pace: Pace, running: RunningPod, properties: dict[str, str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        pace: Pace,
+        running: RunningPod,
+        properties: dict[str, str],
+        token: Callable[[], str],
+    ) -> None:
         meta = running.pod.metadata
         version = meta.labels[SPARK_VERSION_LABEL]
         self._client = client
@@ -202,6 +212,7 @@ class _Driver:
             owner_reference(meta.name, meta.uid),
             running.address,
             f"/var/data/spark-{meta.uid}",
+            token,
         )
         self._stops: dict[int, asyncio.Event] = {}
         self._news = asyncio.Event()
@@ -220,7 +231,9 @@ class _Driver:
 
     async def run(self) -> int:
         await self._client.get(_PODS, self._running.pod.metadata.name, self._namespace)
-        await self._client.create(_CONFIG_MAPS, executor_config_map(self._template, java_date()), self._namespace)
+        await self._client.create(
+            _CONFIG_MAPS, executor_config_map(self._template, java_date(self._client.clock.time())), self._namespace
+        )
         selector = f"{self._selector},{SPARK_ROLE_LABEL}={SPARK_ROLE_EXECUTOR}"
         watch = asyncio.create_task(
             ListWatch(self._client, PODS, self._namespace, label_selector=selector).run(self._on_pod)

@@ -91,20 +91,21 @@ class WatchHub:
     """The watchers of one collection, by trigger."""
 
     def __init__(self) -> None:
-        self._watchers: dict[str, dict[str, set[Watcher]]] = {}
+        self._watchers: dict[str, dict[str, dict[Watcher, None]]] = {}
+        """In the order of their coming, which is the order in which they are told."""
 
     def __len__(self) -> int:
         return sum(len(group) for groups in self._watchers.values() for group in groups.values())
 
     def add(self, watcher: Watcher) -> None:
         what, value = watcher.trigger
-        self._watchers.setdefault(what, {}).setdefault(value, set()).add(watcher)
+        self._watchers.setdefault(what, {}).setdefault(value, {})[watcher] = None
 
     def discard(self, watcher: Watcher) -> None:
         what, value = watcher.trigger
         groups = self._watchers.get(what, {})
-        group = groups.get(value, set())
-        group.discard(watcher)
+        group = groups.get(value, {})
+        group.pop(watcher, None)
         if not group:
             groups.pop(value, None)
         if not groups:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import msgspec
 
 from muster.devcluster.errors import ApiError, bad_request, internal
 from muster.devcluster.kinds import HOOKS_GROUP, KindTable
+from muster.devcluster.metadata import Origin
 from muster.devcluster.patch import json_patch
 from muster.devcluster.requests import Request
 from muster.devcluster.selectors import Selector, from_label_selector
@@ -49,10 +49,11 @@ class WebhookFailure(Exception):
 class WebhookCaller:
     """Asks the webhooks. ``services`` maps "namespace/name" to the (host, port) at which a service really listens."""
 
-    def __init__(self, store: Store, kinds: KindTable, services: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, store: Store, kinds: KindTable, services: Mapping[str, tuple[str, int]], origin: Origin) -> None:
         self._store = store
         self._kinds = kinds
         self._services = services
+        self._origin = origin
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._parsed: dict[tuple[str, str], tuple[Record, tuple[Webhook, ...]]] = {}
@@ -132,7 +133,7 @@ class WebhookCaller:
     ) -> Object | None:
         if request.dry_run and webhook.spec.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f"admission webhook {webhook.name!r} does not support dry run")
-        review = review_of(request, operation, obj, old)
+        review = review_of(request, operation, obj, old, self._origin.uid())
         try:
             response = await self._call(webhook, review)
             return _outcome(webhook, response, review["request"]["uid"], obj)
@@ -215,7 +216,7 @@ def _has(values: Any, wanted: str) -> bool:
     return wanted in (values or ()) or "*" in (values or ())
 
 
-def review_of(request: Request, operation: str, obj: Object | None, old: Object | None) -> Object:
+def review_of(request: Request, operation: str, obj: Object | None, old: Object | None, uid: str) -> Object:
     """The AdmissionReview that goes to a webhook."""
     kind, target = request.kind, request.target
     type_name = {"group": kind.group, "version": kind.version, "kind": kind.kind}
@@ -223,7 +224,7 @@ def review_of(request: Request, operation: str, obj: Object | None, old: Object 
     name = target.name or ((obj or {}).get("metadata") or {}).get("name", "")
     options = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}.get(operation)
     body: Object = {
-        "uid": str(uuid.uuid4()),
+        "uid": uid,
         "kind": type_name,
         "resource": resource,
         "requestKind": type_name,
