@@ -16,7 +16,7 @@ import yaml
 from muster.cli import main as entry
 from muster.cli.main import build_parser, main
 
-COMMANDS = ("gangs", "why", "serve", "manifests", "devcluster", "demo", "bench", "version")
+COMMANDS = ("gangs", "why", "serve", "manifests", "drain", "devcluster", "demo", "bench", "version")
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +141,30 @@ def test_manifests_are_yaml_documents_with_the_chosen_names(capsys: pytest.Captu
     assert deployment["spec"]["replicas"] == 3
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "example/muster:1"
     assert {one["kind"] for one in documents} >= {"CustomResourceDefinition", "MutatingWebhookConfiguration"}
+
+
+def test_manifests_take_a_configuration_a_network_policy_and_priority_classes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "muster.yaml"
+    config.write_text("scheduling: {packer: distribute-evenly}\nwebhook: {timeoutSeconds: 3}\n")
+    assert main(["manifests", "--config", str(config), "--network-policy", "--priority-classes"]) == 0
+    documents = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(capsys.readouterr().out)}
+    settings = yaml.safe_load(documents["ConfigMap", "muster"]["data"]["muster.yaml"])
+    assert settings["scheduling"] == {"packer": "distribute-evenly"}
+    assert documents["MutatingWebhookConfiguration", "muster"]["webhooks"][0]["timeoutSeconds"] == 3
+    assert ("NetworkPolicy", "muster") in documents
+    driver, executor = documents["PriorityClass", "spark-driver"], documents["PriorityClass", "spark-executor"]
+    assert driver["value"] > executor["value"]
+
+
+def test_a_configuration_with_a_mistake_makes_no_manifests(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / "muster.yaml"
+    config.write_text("scheduling: {paker: x}\n")
+    assert main(["manifests", "--config", str(config)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"{config}: unknown key scheduling.paker" in printed.err
 
 
 def test_as_a_kubectl_plugin_it_says_so(tmp_path: Path) -> None:

@@ -138,11 +138,10 @@ def release_patch(pod: Pod, node: str, extra: bool) -> dict[str, Any]:
     The node's name is added to each term of the required affinity, as the API server allows for gated pods
     (it may be tightened, never loosened). ``metadata.uid`` makes it a patch of this very pod.
     """
-    spec: dict[str, Any] = {"schedulingGates": [{"$patch": "delete", "name": names.GANG_GATE}]}
-    metadata: dict[str, Any] = {"uid": pod.uid}
+    patch = ungating_patch(pod.uid)
     if node:
         terms = _pinned(pod.constraints, node)
-        spec["affinity"] = {
+        patch["spec"]["affinity"] = {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         }
         notes = {
@@ -152,8 +151,13 @@ def release_patch(pod: Pod, node: str, extra: bool) -> dict[str, Any]:
         }
         if pod.role is Role.EXECUTOR and extra:
             notes[names.EXTRA_ANNOTATION] = "true"
-        metadata["annotations"] = notes
-    return {"metadata": metadata, "spec": spec}
+        patch["metadata"]["annotations"] = notes
+    return patch
+
+
+def ungating_patch(uid: str) -> dict[str, Any]:
+    """Strategic merge patch that takes our gate off this very pod, and nothing else."""
+    return {"metadata": {"uid": uid}, "spec": {"schedulingGates": [{"$patch": "delete", "name": names.GANG_GATE}]}}
 
 
 def _pinned(constraints: PodConstraints, node: str) -> list[dict[str, Any]]:
