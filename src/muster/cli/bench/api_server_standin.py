@@ -132,6 +132,13 @@ class Collection:
         cut = self._cut
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
+        try:
+            await self._follow(response, version, cut)
+        except ConnectionError:
+            pass  # who watched is gone
+        return response
+
+    async def _follow(self, response: web.StreamResponse, version: int, cut: asyncio.Event) -> None:
         position = len(self._events)
         while position and self._events[position - 1][0] > version:
             position -= 1
@@ -145,7 +152,6 @@ class Collection:
             position += len(lines)
             await response.write(b"".join(lines))
         await response.write(b'{"type":"ERROR","object":' + _EXPIRED + b"}\n")
-        return response
 
     def _bookmark(self) -> bytes:
         metadata = {"resourceVersion": str(self._server.version)}

@@ -28,6 +28,7 @@ def add_parser(suites: SubParsers) -> None:
     parser.add_argument("--seconds", type=factor, default=SECONDS, metavar="N", help="in peace (%(default)g)")
     parser.add_argument("--relists", type=count, default=RELISTS, metavar="N", help="under load (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random cluster (%(default)s)")
+    parser.add_argument("--realtime", action="store_true", help="at real-time priority, on a machine with neighbours")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep what the service logs")
 
 
@@ -35,14 +36,15 @@ def _run(arguments: argparse.Namespace) -> int:
     """0 when everything measured is within its budget, else 1."""
     import asyncio
 
-    from muster.cli.bench.control_measures import Sizes, as_json, as_table, figures, measure
+    from muster.cli.bench.control_measures import Plan, Sizes, as_json, as_table, figures, measure
     from muster.cli.bench.large_cluster import least_pods
 
     least = least_pods(arguments.nodes, arguments.applications)
     if arguments.pods < least:
         raise Usage(f"--pods must be at least {least} for these nodes and applications, not {arguments.pods}")
     sizes = Sizes(arguments.nodes, arguments.pods, arguments.applications, arguments.seed)
-    report = asyncio.run(measure(sizes, arguments.rate, arguments.seconds, arguments.relists, arguments.log))
+    plan = Plan(arguments.rate, arguments.seconds, arguments.relists, arguments.realtime)
+    report = asyncio.run(measure(sizes, plan, arguments.log))
     if arguments.output == "json":
         print(as_json(report))
     else:

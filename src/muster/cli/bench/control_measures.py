@@ -241,10 +241,25 @@ class _Place(msgspec.Struct, frozen=True):
     authority: bytes
 
 
-async def measure(sizes: Sizes, rate: float, seconds: float, relists: int, log: Path | None) -> Report:
-    """All of it; ``log`` keeps what ``muster serve`` logs."""
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be measured."""
+
+    rate: float
+    """Reviews a second."""
+    seconds: float
+    """In peace."""
+    relists: int
+    realtime: bool
+    """Give the processes real-time priority: on a machine shared with others, latencies are theirs else."""
+
+
+async def measure(sizes: Sizes, plan: Plan, log: Path | None) -> Report:
+    """All of it; ``log`` keeps what ``muster serve`` logs.
+
+    Raises ``PermissionError`` when real-time priority is asked for and not allowed.
+    """
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
-        async with _running(["-m", _STANDIN, *sizes.options()]) as standin:
+        async with _running(["-m", _STANDIN, *sizes.options()], realtime=plan.realtime) as standin:
             place = msgspec.json.decode(await standin.hear(), type=_Place)
             port = _free_port()
             config = _configuration(Path(folder), place, port)
@@ -254,33 +269,34 @@ async def measure(sizes: Sizes, rate: float, seconds: float, relists: int, log: 
                     connector=aiohttp.TCPConnector(ssl=tls), timeout=aiohttp.ClientTimeout(total=PATIENCE)
                 ) as http,
                 _running(
-                    ["-m", "muster.cli.main", "serve", "--config", str(config)], log or Path(folder, "muster.log")
+                    ["-m", "muster.cli.main", "serve", "--config", str(config)],
+                    realtime=plan.realtime,
+                    log=log or Path(folder, "muster.log"),
                 ) as muster,
             ):
                 measurement = Measurement(http, place.server, muster, port)
-                return await _measure(measurement, place, sizes, rate, seconds, relists)
+                return await _measure(measurement, place, sizes, plan)
 
 
-async def _measure(
-    measurement: Measurement, place: _Place, sizes: Sizes, rate: float, seconds: float, relists: int
-) -> Report:
+async def _measure(measurement: Measurement, place: _Place, sizes: Sizes, plan: Plan) -> Report:
     restart = await measurement.restart()
     webhook = await measurement.webhook()
     trusted = place.authority + b64decode(webhook["caBundle"])
     given = {"target": webhook["url"], "standin": place.server, "authorities": trusted.decode()}
-    async with _running(["-m", _LOAD, *sizes.options(), f"--rate={rate}"]) as load:
+    options = [*sizes.options(), f"--rate={plan.rate}"]
+    async with _running(["-m", _LOAD, *options], realtime=plan.realtime) as load:
         await load.say(msgspec.json.encode(given))
         await load.hear()
         await asyncio.sleep(WARM_UP)
-        peace = await measurement.peace(seconds)
-        trouble = await measurement.relists(relists)
+        peace = await measurement.peace(plan.seconds)
+        trouble = await measurement.relists(plan.relists)
         load.say_no_more()
         reviews = msgspec.json.decode(await load.hear(), type=list[Review])
     return Report(
         nodes=sizes.nodes,
         pods=sizes.pods,
         applications=sizes.applications,
-        rate=rate,
+        rate=plan.rate,
         restart=restart,
         steady=summarize(reviews, peace),
         relist=summarize(reviews, trouble),
@@ -346,20 +362,23 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def _running(arguments: Sequence[str], log: Path | None = None) -> AsyncIterator[Process]:
+async def _running(
+    arguments: Sequence[str], *, realtime: bool, log: Path | None = None
+) -> AsyncIterator[Process]:
     """This Python with ``arguments``; with ``log``, its output goes there."""
     with (log or Path(os.devnull)).open("wb") as output:
-        process = Process(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=output if log is not None else asyncio.subprocess.PIPE,
-                stderr=output if log is not None else None,
-                limit=2**28,
-            )
+        started = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=output if log is not None else asyncio.subprocess.PIPE,
+            stderr=output if log is not None else None,
+            limit=2**28,
         )
+        process = Process(started)
         try:
+            if realtime:
+                os.sched_setscheduler(started.pid, os.SCHED_RR, os.sched_param(1))
             yield process
         finally:
             await process.end()

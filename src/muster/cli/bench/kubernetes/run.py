@@ -43,6 +43,7 @@ _INSTALLED = {"Namespace", "CustomResourceDefinition", "ServiceAccount", "Cluste
 _INSTALLED |= {"Role", "RoleBinding"}
 _AGENT = "bench"
 """Furnishes the cluster."""
+_EXECUTORS = f"{SPARK_ROLE_LABEL}={SPARK_ROLE_EXECUTOR}"
 _NODES = NODES.decoding_to(Present)
 
 Told = Callable[[str], None]
@@ -320,7 +321,7 @@ async def _warm_up(client: Client, plane: ControlPlane, mode: Mode, nodes: tuple
                 await load.run(lambda now: None)
             if not mode.with_muster:
                 return
-            pods = await client.list(PODS, WARM_UP_NAMESPACE, label_selector=f"{SPARK_ROLE_LABEL}={SPARK_ROLE_EXECUTOR}")
+            pods = await client.list(PODS, WARM_UP_NAMESPACE, label_selector=_EXECUTORS)
             if any(MODE_ANNOTATION in pod.metadata.annotations for pod in pods):
                 return
 

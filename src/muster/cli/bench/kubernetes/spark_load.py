@@ -116,6 +116,7 @@ class SparkLoad:
         self._bound: set[str] = set()
         self._born_bound: set[str] = set()
         self._created = 0
+        self._names: set[str] = set()
         self._driver_bound: dict[str, asyncio.Event] = {}
         self._all_bound = asyncio.Event()
         self._applications: list[ApplicationPods] = []
@@ -166,6 +167,7 @@ class SparkLoad:
         identity = Identity.of(application.name)
         properties = properties_of(application, identity, self._client.access.server, int(time.time() * 1000))
         body = driver_pod(application, identity, properties)
+        self._names.add(identity.driver_pod)
         self._driver_bound[identity.driver_pod] = asyncio.Event()
         async with self._limiter.turn():
             pod = await self._client.create(PODS.decoding_to(PartialObject), self._placed(body), application.namespace)
@@ -181,7 +183,9 @@ class SparkLoad:
         address = f"{pod_network(number // 250)}.{number % 250 + 2}"
         template = executor_template(properties, SPARK_VERSION, owner, address, f"/var/data/spark-{owner['uid']}")
         bodies = [executor_pod(template, number) for number in range(1, self._spec.executors + 1)]
-        self._applications.append(ApplicationPods(driver, tuple(body["metadata"]["name"] for body in bodies)))
+        executors = tuple(body["metadata"]["name"] for body in bodies)
+        self._names.update(executors)
+        self._applications.append(ApplicationPods(driver, executors))
         size = batch_size(minor(SPARK_VERSION))
         loop = asyncio.get_running_loop()
         for first in range(0, len(bodies), size):
@@ -198,7 +202,7 @@ class SparkLoad:
         return body | {"spec": body["spec"] | {"nodeName": nodes[self._created % len(nodes)]}} if nodes else body
 
     def _on_bound(self, name: str, *, at_birth: bool) -> None:
-        if name in self._bound:
+        if name not in self._names or name in self._bound:
             return
         self._bound.add(name)
         if at_birth:
