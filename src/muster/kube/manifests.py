@@ -223,6 +223,7 @@ def _deployment(options: InstallOptions) -> Manifest:
     container = {
         "name": NAME,
         "image": options.image,
+        "imagePullPolicy": "IfNotPresent",
         "args": ["serve", "--config", "/etc/muster/muster.yaml"],
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "ports": [
