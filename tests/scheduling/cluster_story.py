@@ -31,6 +31,7 @@ from muster.scheduling.events import (
 from muster.scheduling.explaining import Explanation
 from muster.scheduling.model import (
     Application,
+    Choice,
     GangStatus,
     Mode,
     Phase,
@@ -121,7 +122,9 @@ class Cluster:
     def tell(self, event: Event) -> list[Decision]:
         """Hand one event over and carry out what is decided."""
         self.log.append(event)
-        decided = self.scheduler.handle(event)
+        return self._take(self.scheduler.handle(event))
+
+    def _take(self, decided: list[Decision]) -> list[Decision]:
         self.log.extend(decided)
         self.decisions.extend(decided)
         if self.writes:
@@ -206,6 +209,14 @@ class Cluster:
         placement = self.scheduler.place_executor(pod, self.at)
         self.log.append(recording.Answered(placement))
         return placement
+
+    def choose(self, pod: Pod, nodes: tuple[str, ...]) -> Choice:
+        """An external scheduler asks which of ``nodes`` an unbound pod goes to."""
+        self.log.append(recording.Offer(self.at, pod, nodes))
+        choice, decided = self.scheduler.choose(pod, nodes, self.at)
+        self.log.append(recording.Chosen(choice))
+        self._take(decided)
+        return choice
 
     def restart(self) -> None:
         """The process dies; another one reads nodes, pods and the newest reservations, and goes on."""

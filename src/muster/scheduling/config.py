@@ -27,6 +27,11 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     """Node label whose value, if an executor of client mode asks for one, names its pool."""
     placement_expiry: float = 30.0
     """Seconds after which a placement whose pod never appeared is taken back."""
+    asked: bool = False
+    """An external scheduler binds the pods and asks for each of them first (``Scheduler.choose``): executors are only
+    placed when asked about, nothing is released by decision."""
+    unasked_expiry: float = 60.0
+    """Seconds after which a reserved gang gives its room back if nobody has asked where its driver goes."""
     bind_enabled: bool = True
     """False: no pod is born bound, all are pinned."""
     story_length: int = 64

@@ -167,6 +167,8 @@ def find_room(state: State, gang: Gang, pod: Pod) -> Room:
 
 def release_held(state: State, some: Iterable[Gang]) -> None:
     """Release held executors, oldest first, as far as there is room."""
+    if state.config.asked:
+        return
     for gang, record in _oldest_first(some):
         room = find_room(state, gang, record.pod)
         if not room.node:
@@ -235,7 +237,7 @@ def _extra(state: State, gang: Gang, pod: Pod) -> Room:
         blocker = state.blockers.get(gang.pool)
         if blocker is not None and blocker.key != gang.key:
             return Room(refusal=f"{blocker.key} waits for its minimum, which goes before executors above a minimum")
-    row = pick_row(state, gang, PodShape(pod.requests, pod.constraints))
+    row = pick_row(state, gang, gangs.shape_of(pod))
     if row is None:
         return Room(refusal="no node that it may use has room for it now")
     return Room(state.table.names[row], extra=not in_gang)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from muster.cluster.nodes import Int64s
+from muster.cluster.nodes import Bools, Int64s
 from muster.scheduling import occupancy
 from muster.scheduling.decisions import ReleaseDriver
-from muster.scheduling.model import Application, Phase, PodRef, PodShape
+from muster.scheduling.model import Application, Phase, Pod, PodRef, PodShape
 from muster.scheduling.plans import plan_gang, plan_slots
 from muster.scheduling.records import Gang, Shortfall
 from muster.scheduling.reporting import reserve, status_of
@@ -16,7 +16,7 @@ from muster.scheduling.state import Ended, State
 
 def is_ready(gang: Gang) -> bool:
     """Waits, is sized, and its driver (if it is ours) is behind the gate."""
-    if gang.application is None or gang.phase is not Phase.PENDING:
+    if gang.application is None or gang.phase is not Phase.PENDING or gang.shelved:
         return False
     return gang.client or (gang.driver is not None and gang.driver.pod.gated and not gang.driver.pod.terminating)
 
@@ -25,12 +25,19 @@ def driver_shape(gang: Gang) -> PodShape | None:
     """What the driver asks for: the pod itself says, and kube-scheduler will go by that; ``None`` in client mode."""
     if gang.client or gang.driver is None:
         return None
-    return PodShape(gang.driver.pod.requests, gang.driver.pod.constraints)
+    return shape_of(gang.driver.pod)
 
 
-def try_start(state: State, gang: Gang) -> bool:
-    """Reserve driver and minimum together and release the driver, if all of it fits now."""
-    if gang.failed_at == state.freed:
+def shape_of(pod: Pod) -> PodShape:
+    return PodShape(pod.requests, pod.constraints)
+
+
+def try_start(state: State, gang: Gang, driver_rows: Bools | None = None) -> bool:
+    """Reserve driver and minimum together and release the driver, if all of it fits now.
+
+    ``driver_rows`` [N]: where the driver may go, instead of all nodes that it may use.
+    """
+    if gang.failed_at == state.freed and driver_rows is None:
         return False
     application = gang.application
     assert application is not None
@@ -40,7 +47,7 @@ def try_start(state: State, gang: Gang) -> bool:
         return False
     driver = driver_shape(gang)
     lacking = max(0, application.minimum - gang.placed_in_gang)
-    plan = plan_gang(state, driver, application.executor, lacking)
+    plan = plan_gang(state, driver, application.executor, lacking, driver_rows)
     if plan is None:
         gang.failed_at = state.freed
         missing = lacking - state.table.total_capacity(vector, application.executor.constraints)
@@ -88,6 +95,9 @@ def release(state: State, gang: Gang) -> None:
     """Take the gate off the driver; it and its minimum hold slots at this moment."""
     driver = gang.driver
     if driver is None or not driver.pod.gated:
+        return
+    if state.config.asked:
+        state.unasked[gang.key] = gang
         return
     assert gang.driver_slot and not gang.owed
     state.decisions.append(

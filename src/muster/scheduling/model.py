@@ -135,6 +135,30 @@ class Placement(msgspec.Struct, frozen=True):
     """Why it is held or pinned, in words for people; "" for ``BIND``."""
 
 
+class Outcome(StrEnum):
+    """What came of asking where an unbound pod goes, with a choice of nodes on offer."""
+
+    ALREADY = "already-placed"
+    SLOT = "slot"
+    MOVED = "slot-moved"
+    """A slot of its gang, moved to an offered node."""
+    EXTRA = "extra"
+    BEHIND = "behind-earlier"
+    NO_ROOM = "no-room"
+    FULL = "full"
+    """Its application has all the executors it may have."""
+    UNKNOWN = "unknown"
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One of the offered nodes, or why none."""
+
+    outcome: Outcome
+    node: str = ""
+    reason: str = ""
+    """In words for people; "" when there is a node."""
+
+
 class GangStatus(msgspec.Struct, frozen=True):
     """The status of a ``Gang``: phase, why, counts, and when (seconds; ``None`` = not yet)."""
 

@@ -28,23 +28,39 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     counts: Int64s
 
 
-def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: int) -> Plan | None:
-    """Places for the driver and ``count`` executors together, or ``None`` when they do not all fit."""
-    table, config = state.table, state.config
+def plan_gang(
+    state: State, driver: PodShape | None, executor: PodShape, count: int, driver_rows: Bools | None = None
+) -> Plan | None:
+    """Places for the driver and ``count`` executors together, or ``None`` when they do not all fit.
+
+    ``driver_rows`` [N]: where the driver may go, instead of all nodes that it may use.
+    """
+    table = state.table
     wanted = table.vector(executor.requests)
     total = table.total_capacity(wanted, executor.constraints) if count else 0
     if total < count:
         return None
+    if driver_rows is not None:
+        return _pack(state, driver, executor, count, driver_rows)
     if not count and driver is not None and not table.total_capacity(table.vector(driver.requests), driver.constraints):
         return None
     capacity = table.capacity(wanted, executor.constraints)
     quick = _fill_fullest(state, driver, executor, capacity, total, count)
-    if quick is not None:
-        return quick
+    return quick if quick is not None else _pack(state, driver, executor, count, None)
+
+
+def _pack(
+    state: State, driver: PodShape | None, executor: PodShape, count: int, driver_rows: Bools | None
+) -> Plan | None:
+    """The packer's answer."""
+    table, config = state.table, state.config
+    wanted = table.vector(executor.requests)
     executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
     driver_order = _NOTHING
     if driver is not None:
-        if driver.constraints == executor.constraints and config.driver_priority == config.executor_priority:
+        if driver_rows is not None:
+            driver_order = table.order(driver_rows, config.driver_priority)
+        elif driver.constraints == executor.constraints and config.driver_priority == config.executor_priority:
             driver_order = executor_order
         else:
             driver_order = table.order(table.eligible(driver.constraints), config.driver_priority)
@@ -57,7 +73,7 @@ def plan_gang(state: State, driver: PodShape | None, executor: PodShape, count: 
         driver_order=driver_order,
         executor_order=executor_order,
         zones=table.zones,
-        capacity=capacity,
+        capacity=table.capacity(wanted, executor.constraints),
     )
     packing = state.packer.pack(question)
     return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
@@ -120,15 +136,20 @@ def plan_slots(state: State, executor: PodShape, count: int) -> Plan:
     return plan if plan is not None else Plan(-1, _NOTHING, _NOTHING)
 
 
-def pick_row(state: State, gang: Gang, shape: PodShape) -> int | None:
-    """The row for one executor outside its gang's slots, or ``None``."""
+def pick_row(state: State, gang: Gang, shape: PodShape, among: Bools | None = None) -> int | None:
+    """The row for one executor outside its gang's slots, of those ``among`` [N] if given; or ``None``."""
     table, priority = state.table, state.config.executor_priority
     vector = table.vector(shape.requests)
     if priority is None and not state.packer.minimal_fragmentation:
-        return first_row(table, with_room(table, vector), state.zones.of(shape.constraints, state.nodes_version))
+        open_rows = with_room(table, vector)
+        if among is not None:
+            open_rows = open_rows & among
+        return first_row(table, open_rows, state.zones.of(shape.constraints, state.nodes_version))
     if table.total_capacity(vector, shape.constraints) == 0:
         return None
     capacity, eligible = table.capacity(vector, shape.constraints), table.eligible(shape.constraints)
+    if among is not None:
+        eligible = eligible & among
     used = np.zeros(len(table.names), dtype=np.bool_)
     if state.packer.minimal_fragmentation:
         rows = {table.index[record.room] for record in gang.pods.values() if record.room and record is not gang.driver}

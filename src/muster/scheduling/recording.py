@@ -1,7 +1,8 @@
 """A log of what a scheduler was told and what it answered, one JSON object a line; and playing such a log again.
 
-Kinds of line, told apart by ``type``: the events, ``Asked`` (an executor's placement was asked for), and the answers:
-the decisions and ``Answered``. Answers follow what they answer.
+Kinds of line, told apart by ``type``: the events, ``Asked`` (an executor's placement was asked for), ``Offer`` (a choice
+among offered nodes was asked for), and the answers: the decisions, ``Answered`` and ``Chosen``. Answers follow what they
+answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from muster.scheduling.decisions import Decision
 from muster.scheduling.events import Event
-from muster.scheduling.model import Placement, Pod
+from muster.scheduling.model import Choice, Placement, Pod
 from muster.scheduling.scheduler import Scheduler
 
 
@@ -27,8 +28,20 @@ class Answered(msgspec.Struct, frozen=True, tag=True):
     placement: Placement
 
 
-Input = Event | Asked
-Output = Decision | Answered
+class Offer(msgspec.Struct, frozen=True, tag=True):
+    """``choose`` was called."""
+
+    at: float
+    pod: Pod
+    nodes: tuple[str, ...]
+
+
+class Chosen(msgspec.Struct, frozen=True, tag=True):
+    choice: Choice
+
+
+Input = Event | Asked | Offer
+Output = Decision | Answered | Chosen
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Input | Output).decode
@@ -58,5 +71,9 @@ def replay(scheduler: Scheduler, inputs: Iterable[Input]) -> Iterator[Output]:
     for entry in inputs:
         if isinstance(entry, Asked):
             yield Answered(scheduler.place_executor(entry.pod, entry.at))
+        elif isinstance(entry, Offer):
+            choice, decisions = scheduler.choose(entry.pod, entry.nodes, entry.at)
+            yield Chosen(choice)
+            yield from decisions
         else:
             yield from scheduler.handle(entry)

@@ -146,6 +146,8 @@ class Gang:
         self.executor_seen = False
         """An executor of the default profile has shown the real size: the prediction is not corrected again."""
 
+        self.shelved = False
+        """Its turn came, but nobody asked where its driver goes: it waits outside the queue's order until then."""
         self.failed_at = -1
         """``State.freed`` when it last did not fit: unless room was freed since, it does not fit now."""
         self.shortfall: Shortfall | None = None

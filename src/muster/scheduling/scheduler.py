@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from muster.cluster.nodes import NodeTable
-from muster.scheduling import executors, gangs, lifecycle, restoring, turns
+from muster.scheduling import executors, gangs, lifecycle, offers, restoring, turns
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision
 from muster.scheduling.events import (
@@ -21,7 +21,7 @@ from muster.scheduling.events import (
     TimePassed,
 )
 from muster.scheduling.explaining import Explanation, explain
-from muster.scheduling.model import ApplicationKey, GangStatus, Placement, Pod, PodShape, Reservation
+from muster.scheduling.model import ApplicationKey, Choice, GangStatus, Outcome, Placement, Pod, PodShape, Reservation
 from muster.scheduling.reporting import report, reservation_of, status_of
 from muster.scheduling.state import State
 from muster.scheduling.story import StoryEntry
@@ -65,6 +65,7 @@ class Scheduler:
                     state.synced = True
             case TimePassed():
                 lifecycle.time_passed(state)
+                offers.shelve_unasked(state)
         return self._decide()
 
     def place_executor(self, pod: Pod, at: float) -> Placement:
@@ -84,6 +85,20 @@ class Scheduler:
             turns.join_clients(state)
             placement = executors.answer(state, pod)
         return placement
+
+    def choose(self, pod: Pod, offered: Collection[str], at: float) -> tuple[Choice, list[Decision]]:
+        """Which of the ``offered`` nodes an unbound pod goes to, and what else that entails. For ``config.asked``.
+
+        Pods that an external scheduler has yet to bind are told, and asked about, as ``gated``.
+        """
+        state = self._state
+        state.at = max(state.at, at)
+        state.cause = pod
+        if not state.synced:
+            return Choice(Outcome.UNKNOWN, reason=executors.SYNCING.reason), []
+        turns.take_turns(state)
+        choice = offers.choose(state, pod, offered)
+        return choice, self._decide()
 
     def explain(self, key: ApplicationKey, at: float) -> Explanation | None:
         """Why an application is where it is; ``None`` when it is not known. Changes nothing."""

@@ -60,6 +60,9 @@ class State:
         self.empty: dict[ApplicationKey, Gang] = {}
         """Gangs without any pod."""
 
+        self.unasked: dict[ApplicationKey, Gang] = {}
+        """Reserved gangs whose drivers nobody has asked about, by the time of reservation."""
+
         self.freed = 0
         """Raised whenever room was freed or a node became usable: what did not fit before may fit now."""
         self.freed_amounts: list[int] = []
