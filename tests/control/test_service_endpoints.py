@@ -6,8 +6,10 @@ import asyncio
 import io
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import aiohttp
@@ -68,32 +70,58 @@ async def test_health_and_metrics_tell_what_goes_on() -> None:
         application = await cluster.submit("app", executors=2, run_seconds=120)
         await cluster.expect_phase(application, "Running")
         _, text = await management(cluster, "/metrics")
-        samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
-        assert samples['muster_gangs{phase="Running"}'] == "1.0"
-        assert samples['muster_admissions_total{answer="gate",role="driver"}'] == "1.0"
-        assert samples['muster_admissions_total{answer="bind",role="executor"}'] == "2.0"
-        assert samples["muster_leader"] == "1.0"
-        assert samples["muster_gang_wait_seconds_count"] == "1.0"
-        assert not any("spark-" in name for name in samples), "no series per application or pod"
+        seen = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        assert seen['muster_gangs{phase="Running"}'] == "1.0"
+        assert seen['muster_admissions_total{answer="gate",role="driver"}'] == "1.0"
+        assert seen['muster_admissions_total{answer="bind",role="executor"}'] == "2.0"
+        assert seen["muster_leader"] == "1.0"
+        assert seen["muster_gang_wait_seconds_count"] == "1.0"
+        assert not any("spark-" in name for name in seen), "no series per application or pod"
+
+
+def samples(cluster: RunningCluster) -> dict[str, float]:
+    assert cluster.service is not None
+    lines = cluster.service.metrics.render().decode().splitlines()
+    return {name: float(value) for name, value in (one.rsplit(" ", 1) for one in lines if one and one[0] != "#")}
+
+
+async def test_metrics_tell_of_the_certificate_the_registration_and_the_version() -> None:
+    async with running_cluster(ONE_NODE) as cluster, webhook_of(cluster) as http:
+        async with http.post("/mutate", data=b"{") as answer:
+            assert answer.status == 400
+        seen = samples(cluster)
+        assert seen["muster_bad_reviews_total"] == 1
+        assert seen["muster_webhook_registered"] == 1
+        days = (seen["muster_certificate_expiry_timestamp_seconds"] - time.time()) / 86400
+        assert 364 < days < 366
+        assert seen[f'muster_build_info{{version="{version("spark-muster")}"}}'] == 1
+
+
+async def test_the_age_of_the_oldest_waiting_gang_grows_while_it_waits_and_is_none_afterwards() -> None:
+    async with running_cluster(ONE_NODE) as cluster:
+        first = await cluster.submit("first", executors=5, run_seconds=240)
+        await cluster.expect_phase(first, "Running")
+        assert samples(cluster)["muster_oldest_waiting_gang_seconds"] == 0
+        second = await cluster.submit("second", executors=5, run_seconds=10)
+        await cluster.expect_phase(second, "Pending")
+        await cluster.until(lambda: samples(cluster)["muster_oldest_waiting_gang_seconds"] >= 1, "a second has passed")
+        await cluster.expect_succeeded(first)
+        await cluster.expect_succeeded(second)
+        await cluster.until(lambda: samples(cluster)["muster_oldest_waiting_gang_seconds"] == 0, "nobody waits")
 
 
 async def test_metrics_count_a_gang_once_and_held_executors_while_they_are_held() -> None:
-    def samples(cluster: RunningCluster) -> dict[str, str]:
-        assert cluster.service is not None
-        lines = cluster.service.metrics.render().decode().splitlines()
-        return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
-
     async with running_cluster(ONE_NODE) as cluster:
         first = await cluster.submit("first", executors=5, run_seconds=200)
         await cluster.expect_phase(first, "Running")
         growing = await cluster.submit("growing", dynamic=True, executors=0, max_executors=3, run_seconds=60)
-        await cluster.until(lambda: samples(cluster)["muster_held_executors"] != "0.0", "held executors are counted")
+        await cluster.until(lambda: samples(cluster)["muster_held_executors"] != 0, "held executors are counted")
         await cluster.expect_succeeded(first)
         await cluster.expect_succeeded(growing)
         await cluster.expect_phase(growing, "Finished")
-        await cluster.until(lambda: samples(cluster)['muster_gangs{phase="Running"}'] == "0.0", "nothing runs any more")
-        assert samples(cluster)["muster_held_executors"] == "0.0"
-        assert samples(cluster)["muster_gang_wait_seconds_count"] == "2.0"
+        await cluster.until(lambda: samples(cluster)['muster_gangs{phase="Running"}'] == 0, "nothing runs any more")
+        assert samples(cluster)["muster_held_executors"] == 0
+        assert samples(cluster)["muster_gang_wait_seconds_count"] == 2
 
 
 async def test_why_refuses_what_it_cannot_answer_in_words() -> None:

@@ -47,10 +47,12 @@ class Admission:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
+            self._metrics.bad_reviews.inc()
             return _refuse(f"the review is larger than {MAX_REVIEW_BYTES} bytes")
         try:
             answer = self.review(body)
         except BadReview as error:
+            self._metrics.bad_reviews.inc()
             return _refuse(str(error))
         return web.Response(body=answer, content_type="application/json")
 

@@ -77,6 +77,8 @@ class Controller:
         self._drivers: dict[tuple[str, str], k.Pod] = {}
         """Drivers listed before the first state was complete."""
         self._observed: dict[ApplicationKey, GangStatus] = {}
+        self._waiting: dict[ApplicationKey, float] = {}
+        """When the drivers of pending gangs were found."""
         self._began = clock()
         self.synced = asyncio.Event()
 
@@ -99,6 +101,7 @@ class Controller:
             self._metrics.synced.set(0)
             self._metrics.gangs.clear()
             self._metrics.held.set(0)
+            self._metrics.oldest_waiting_seconds.set(0)
             await self._discovery.close()
             await self._outbox.close()
 
@@ -230,6 +233,8 @@ class Controller:
             due = max(due + TICK, loop.time())
             self._handle(TimePassed(self._clock()))
             self._metrics.outbox_pending.set(len(self._outbox))
+            now = self._clock()
+            self._metrics.oldest_waiting_seconds.set(max(0.0, now - min(self._waiting.values(), default=now)))
 
     def _handle(self, event: Event) -> None:
         begun = time.perf_counter()
@@ -267,6 +272,10 @@ class Controller:
             reached = status.minimum_reached
             if reached is not None and self._is_new(before.minimum_reached if before else None, reached):
                 self._metrics.minimum_seconds.observe(max(0.0, reached - status.found))
+        if status.phase is Phase.PENDING and status.found is not None:
+            self._waiting[key] = status.found
+        else:
+            self._waiting.pop(key, None)
         if finished:
             del self._observed[key]
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SLOW = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
@@ -24,6 +26,9 @@ class Metrics:
         self.admissions = Counter(
             "muster_admissions_total", "Admission reviews by answer", ["role", "answer"], registry=r
         )
+        self.bad_reviews = Counter(
+            "muster_bad_reviews_total", "Posts to the webhook that were no admission review of a pod", registry=r
+        )
         self.event_seconds = Histogram(
             "muster_scheduler_event_seconds",
             "Time the scheduler took for one event",
@@ -34,6 +39,9 @@ class Metrics:
         self.decisions = Counter("muster_decisions_total", "Decisions of the scheduler", ["decision"], registry=r)
         self.gangs = Gauge("muster_gangs", "Applications by phase", ["phase"], registry=r)
         self.held = Gauge("muster_held_executors", "Executors that wait behind the scheduling gate", registry=r)
+        self.oldest_waiting_seconds = Gauge(
+            "muster_oldest_waiting_gang_seconds", "Age of the driver that has waited longest; 0: none waits", registry=r
+        )
         self.gang_wait_seconds = Histogram(
             "muster_gang_wait_seconds", "Driver pod created to gang reserved", buckets=_SLOW, registry=r
         )
@@ -46,6 +54,13 @@ class Metrics:
         self.api_requests = Counter(
             "muster_api_requests_total", "Requests to the API server", ["verb", "resource", "code"], registry=r
         )
+        self.api_seconds = Histogram(
+            "muster_api_request_seconds",
+            "Until the API server's answer was complete",
+            ["verb"],
+            buckets=_CALLS,
+            registry=r,
+        )
         self.outbox_pending = Gauge("muster_outbox_applications", "Applications with writes under way", registry=r)
         self.outbox_retries = Counter("muster_outbox_retries_total", "Writes that had to be tried again", registry=r)
         self.leader = Gauge("muster_leader", "1 while this replica decides", registry=r)
@@ -55,6 +70,11 @@ class Metrics:
             "1 while the MutatingWebhookConfiguration is there and trusts this replica's certificate",
             registry=r,
         )
+        self.certificate_expiry = Gauge(
+            "muster_certificate_expiry_timestamp_seconds",
+            "Unix time at which the webhook's serving certificate ends",
+            registry=r,
+        )
         self.loop_lag_seconds = Histogram(
             "muster_event_loop_lag_seconds", "How late a timer of the event loop fired", buckets=_FAST, registry=r
         )
@@ -62,6 +82,8 @@ class Metrics:
             "muster_gc_pause_seconds", "Pauses of Python's cyclic garbage collector", buckets=_FAST, registry=r
         )
         self._gc_started = 0.0
+        info = Gauge("muster_build_info", "1; the version is in the label", ["version"], registry=r)
+        info.labels(version("spark-muster")).set(1)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -103,6 +103,7 @@ class Service:
         """Until ``stop``: hold or seek the lease, lead while it is held, keep certificates and webhook in order."""
         config = self._config
         tls = await self._certificates.ready()
+        self.metrics.certificate_expiry.set_function(lambda: self._certificates.expires)
         admission = Admission(self.place, frozenset(config.scheduling.scheduler_names), self.metrics)
         app = web.Application(client_max_size=MAX_REVIEW_BYTES)
         app.router.add_post("/mutate", admission.handle)
@@ -243,6 +244,7 @@ async def serve(config: ServeConfig) -> None:
 
     def observe(call: Call) -> None:
         metrics.api_requests.labels(call.verb, call.resource, str(call.code)).inc()
+        metrics.api_seconds.labels(call.verb).observe(call.seconds)
 
     access = load_access(config.kubernetes.kubeconfig or None, config.kubernetes.context or None)
     identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"

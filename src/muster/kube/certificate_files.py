@@ -21,6 +21,8 @@ class CertificateFiles:
         self._loaded: KeyPair | None = None
         self._context = serving_context()
         self.ca_pem = b""
+        self.expires = 0.0
+        """Unix time at which what is served ends."""
 
     async def ready(self) -> ssl.SSLContext:
         """The context to serve with. Raises ``AccessError`` when the files are missing or do not fit each other."""
@@ -31,7 +33,7 @@ class CertificateFiles:
         """Raises ``AccessError`` as ``ready``: what was served before then still is."""
         pair = KeyPair(await _content(self._certificate), await _content(self._key))
         if pair != self._loaded:
-            load_pair(self._context, pair, f"{self._certificate} and {self._key}")
+            self.expires = load_pair(self._context, pair, f"{self._certificate} and {self._key}")
             self._loaded = pair
         if self._authority is not None:
             self.ca_pem = await _content(self._authority)

@@ -140,10 +140,14 @@ def serving_context() -> ssl.SSLContext:
     return context
 
 
-def load_pair(context: ssl.SSLContext, pair: KeyPair, source: str) -> None:
-    """Serve ``pair`` to new connections. Raises ``AccessError``; what was served before then still is."""
+def load_pair(context: ssl.SSLContext, pair: KeyPair, source: str) -> float:
+    """Serve ``pair`` to new connections; returns the Unix time at which it ends.
+
+    Raises ``AccessError``; what was served before then still is.
+    """
     for each in (serving_context(), context):  # OpenSSL would keep half of a bad pair
         load_client_certificate(each, pair.certificate, pair.key, source)
+    return _certificates(pair.certificate)[0].not_valid_after_utc.timestamp()
 
 
 class ServingCertificates:
@@ -168,6 +172,8 @@ class ServingCertificates:
         self._names = [name for name in wanted if name and not _is_wildcard(name)]
         self._bundle: CertificateBundle | None = None
         self._context = serving_context()
+        self.expires = 0.0
+        """Unix time at which what is served ends."""
 
     @property
     def ca_pem(self) -> bytes:
@@ -206,7 +212,7 @@ class ServingCertificates:
                 if not (error.conflict or error.already_exists or (error.not_found and found is not None)):
                     raise
         if wanted != self._bundle:
-            load_pair(self._context, wanted.serving, f"Secret {self._secret_name}")
+            self.expires = load_pair(self._context, wanted.serving, f"Secret {self._secret_name}")
             self._bundle = wanted
 
     async def _read(self) -> Secret | None:
