@@ -24,7 +24,7 @@ from muster.devcluster.node_pool import NodePool, node_objects
 from muster.kube.client import Client
 from muster.kube.config import load_access
 from muster.kube.kinds import NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, Resource
-from muster.kube.manifests import InstallOptions, manifests
+from muster.kube.manifests import InstallOptions, manifests, webhook_configuration
 from muster.kube.objects import Present
 from muster.kube.resources import GANGS, GangPhase
 from muster.spark.names import MODE_ANNOTATION, SPARK_ROLE_EXECUTOR, SPARK_ROLE_LABEL
@@ -259,23 +259,27 @@ async def _process(log: Path, *arguments: str, pipes: bool = False) -> AsyncIter
 @asynccontextmanager
 async def _muster(client: Client, plane: ControlPlane, mode: Mode) -> AsyncIterator[asyncio.subprocess.Process]:
     """``muster serve`` as its manifests install it, with the rights of its own account, outside the cluster."""
-    for manifest in manifests(InstallOptions(namespace=SYSTEM_NAMESPACE)):
-        if manifest["kind"] in _INSTALLED:
-            await client.apply(_resource_of(manifest), manifest, field_manager="bench")
+    webhook_port, management_port = free_ports(2)
+    url = f"https://127.0.0.1:{webhook_port}/mutate"
+    installed = [
+        manifest for manifest in manifests(InstallOptions(namespace=SYSTEM_NAMESPACE)) if manifest["kind"] in _INSTALLED
+    ]
+    # its own account may change the webhook's configuration but not create it
+    for manifest in [*installed, webhook_configuration(b"", namespace=SYSTEM_NAMESPACE, url=url)]:
+        await client.apply(_resource_of(manifest), manifest, field_manager=_AGENT)
     token = await client.service_account_token("muster", SYSTEM_NAMESPACE, seconds=7200)
     kubeconfig = yaml.safe_load(plane.kubeconfig.read_text())
     kubeconfig["users"][0]["user"] = {"token": token}
     access = plane.folder / "muster.kubeconfig"
     access.touch(mode=0o600)
     access.write_text(yaml.safe_dump(kubeconfig))
-    webhook_port, management_port = free_ports(2)
     config = plane.folder / "muster.yaml"
     config.write_text(
         yaml.safe_dump(
             {
                 "namespace": SYSTEM_NAMESPACE,
                 "kubernetes": {"kubeconfig": str(access)},
-                "webhook": {"port": webhook_port, "url": f"https://127.0.0.1:{webhook_port}/mutate"},
+                "webhook": {"port": webhook_port, "url": url},
                 "management": {"port": management_port},
                 "scheduling": {"bind": mode is Mode.BIND},
             }
