@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: demo test test-spark kubernetes test-kubernetes bench lint format lock clean help
+.PHONY: demo test test-spark kubernetes helm test-kubernetes bench chart lint format lock clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,11 +29,17 @@ test-spark: $(READY) ## the tests that ask the real Apache Spark 3.5 and 4.3
 kubernetes: ## build the real Kubernetes 1.36 into the cache, once (needs Go)
 	@tools/kubernetes/build.sh
 
-test-kubernetes: $(READY) kubernetes ## the tests on the real Kubernetes
+helm: ## build Helm into the cache, once (needs Go)
+	@tools/helm/build.sh
+
+test-kubernetes: $(READY) kubernetes helm ## the tests on the real Kubernetes
 	$(BIN)/python -m pytest -m kubernetes $(ARGS)
 
 bench: $(READY) ## the budgets of docs/architecture.md, as CPU time
 	@$(BIN)/muster bench core $(ARGS)
+
+chart: $(READY) ## renew the parts of the Helm chart that have their source elsewhere
+	@$(BIN)/python -m tools.chart
 
 lint: $(READY) ## ruff, mypy, import directions
 	$(BIN)/ruff format --check src tests

@@ -68,7 +68,12 @@ def manifests(options: InstallOptions | None = None) -> list[Manifest]:
 
 def render(options: InstallOptions | None = None) -> str:
     """All manifests as one YAML text of many documents."""
-    return yaml.dump_all(manifests(options), Dumper=_Dumper, sort_keys=False, explicit_start=True, width=120)
+    return to_yaml(manifests(options))
+
+
+def to_yaml(objects: list[Manifest]) -> str:
+    """Documents as people like to read them."""
+    return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=120)
 
 
 def webhook_configuration(
@@ -161,8 +166,8 @@ def _cluster_role() -> Manifest:
         _rule("", ["nodes"], ["list", "watch"]),
         # a driver's spark.properties: the one that its pod names, never a list
         _rule("", ["configmaps"], ["get"]),
-        # telling people on the driver what happens; patch raises the count of one that repeats
-        _rule("", ["events"], ["create", "patch"]),
+        # telling people on the driver what is wrong with it
+        _rule("", ["events"], ["create"]),
         # reservations: read at the start of a term, then written; those of client mode have no driver pod to go with
         _rule(GROUP, ["gangs"], ["list", "create", "patch", "delete"]),
         _rule(GROUP, ["gangs/status"], ["patch"]),

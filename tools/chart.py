@@ -1,0 +1,87 @@
+"""Writes the parts of the Helm chart that have their source elsewhere; ``make chart``. A test compares them.
+
+The custom resources and roles come from ``muster.kube``, the schema of ``config`` from ``muster.control.config``, the
+alerts and the dashboard from ``deploy/`` (a chart cannot read files outside its folder).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from muster.control.config import ServeConfig
+from muster.kube.definitions import gang_definition, queue_definition
+from muster.kube.manifests import InstallOptions, manifests, to_yaml
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+CHART = DEPLOY / "charts" / "muster"
+
+_NOTICE = "{{/* Written by `make chart` from src/muster: do not edit */}}\n"
+_ROLES = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+_NAMESPACE = "release-namespace"
+
+_LABELS = "  labels:\n    app.kubernetes.io/name: muster\n"
+_RELEASE_LABELS = '  labels:\n    {{- include "muster.labels" . | nindent 4 }}\n'
+
+
+def parts() -> dict[Path, str]:
+    """What each of the files should hold."""
+    return {
+        CHART / "templates" / "crd-gangs.yaml": _definition(gang_definition()),
+        CHART / "templates" / "crd-queues.yaml": _definition(queue_definition()),
+        CHART / "templates" / "roles.yaml": _roles(),
+        CHART / "values.schema.json": _values_schema(),
+        CHART / "files" / "muster-alerts.yaml": (DEPLOY / "prometheus" / "muster-alerts.yaml").read_text(),
+        CHART / "files" / "muster.json": (DEPLOY / "grafana" / "muster.json").read_text(),
+    }
+
+
+def _definition(definition: dict[str, Any]) -> str:
+    """As a template and not in ``crds/``: what is there, Helm never upgrades."""
+    text = to_yaml([definition])
+    head, metadata, rest = text.partition("metadata:\n")
+    keep = (
+        "  labels:\n"
+        '    {{- include "muster.labels" . | nindent 4 }}\n'
+        "  {{- if .Values.crds.keep }}\n"
+        "  annotations:\n"
+        "    helm.sh/resource-policy: keep\n"
+        "  {{- end }}\n"
+    )
+    return f"{_NOTICE}{{{{- if .Values.crds.install }}}}\n{head}{metadata}{keep}{rest}{{{{- end }}}}\n"
+
+
+def _roles() -> str:
+    documents = []
+    for manifest in manifests(InstallOptions(namespace=_NAMESPACE)):
+        if manifest["kind"] not in _ROLES:
+            continue
+        text = to_yaml([manifest])
+        for rule in manifest.get("rules", []):
+            # another's certificate needs no Secret of ours
+            if rule["resources"] == ["secrets"]:
+                block = yaml.safe_dump([rule], sort_keys=False)
+                text = text.replace(block, '{{- if not (include "muster.certManager" .) }}\n' + block + "{{- end }}\n")
+        documents.append(text)
+    whole = "".join(documents).replace(_LABELS, _RELEASE_LABELS)
+    return _NOTICE + whole.replace(_NAMESPACE, "{{ .Release.Namespace }}")
+
+
+def _values_schema() -> str:
+    """The hand-written schema, with the definitions of ``config`` brought up to date."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    schema["$defs"] = msgspec.json.schema(ServeConfig)["$defs"]
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    for path, text in parts().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
