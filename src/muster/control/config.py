@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
+
+from muster.control.documents import ConfigError as ConfigError
+from muster.control.documents import convert, read_document
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message names the file, the key, the value and what is allowed."""
 
 
 def parse_duration(text: str) -> float:
@@ -140,19 +138,7 @@ class ServeConfig(_Section, frozen=True):
 
 def parse(document: Mapping[str, Any], source: str) -> ServeConfig:
     """The configuration in ``document``; ``source`` names it in errors."""
-    unknown = _unknown_key(document, ServeConfig, "")
-    if unknown:
-        raise ConfigError(f"{source}: {unknown}")
-    try:
-        config = msgspec.convert(document, ServeConfig)
-    except msgspec.ValidationError as error:
-        message = str(error)
-        where = re.search(r"at `\$\.?(.*)`", message)
-        path = where.group(1) if where else ""
-        value = _value_at(document, path)
-        allowed = _allowed_values(path)
-        problem = f"allowed are {', '.join(allowed)}" if allowed else message.split(" - at")[0]
-        raise ConfigError(f"{source}: {path or 'document'} = {value!r}: {problem}") from None
+    config = convert(document, ServeConfig, source)
     for path, text in _durations(config):
         try:
             parse_duration(text)
@@ -163,62 +149,14 @@ def parse(document: Mapping[str, Any], source: str) -> ServeConfig:
 
 def load(path: Path | None) -> ServeConfig:
     """Read a ``muster.yaml``; ``None`` gives the defaults."""
-    return ServeConfig() if path is None else parse(_document(path), str(path))
+    return ServeConfig() if path is None else parse(read_document(path), str(path))
 
 
 def read(path: Path) -> dict[str, Any]:
     """The keys of a ``muster.yaml`` as they are written, checked as ``load`` does."""
-    document = _document(path)
+    document = read_document(path)
     parse(document, str(path))
     return document
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, found {type(document).__name__}")
-    return document
-
-
-def _unknown_key(document: object, section: type[msgspec.Struct], prefix: str) -> str:
-    if not isinstance(document, Mapping):
-        return ""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(section)}
-    for key, value in document.items():
-        field = fields.get(key)
-        if field is None:
-            return f"unknown key {prefix}{key} = {value!r}; allowed here: {', '.join(sorted(fields))}"
-        kind = field.type
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            found = _unknown_key(value, kind, f"{prefix}{key}.")
-            if found:
-                return found
-    return ""
-
-
-def _value_at(document: object, path: str) -> object:
-    value: object = document
-    for part in filter(None, path.split(".")):
-        if not isinstance(value, Mapping):
-            return value
-        value = value.get(part)
-    return value
-
-
-def _allowed_values(path: str) -> tuple[str, ...]:
-    """The values of the ``Literal`` at ``path``, none when it is something else."""
-    kind: Any = ServeConfig
-    for part in path.split("."):
-        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-        kind = fields.get(part)
-        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-            break
-    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _durations(config: ServeConfig) -> list[tuple[str, str]]:
