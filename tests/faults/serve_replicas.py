@@ -68,6 +68,8 @@ class ServeReplica:
 
     async def leads(self) -> bool:
         """Whether it decides: ``/why`` answers 404 for an unknown application then, 503 before."""
+        assert self._process is not None
+        assert self._process.returncode is None, f"{self.name} has ended by itself:\n{self.tail()}"
         url = f"http://127.0.0.1:{self.management_port}/why?application=nobody/knows"
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http, http.get(url) as answer:
