@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from muster.control.config import parse
 from muster.control.metrics import Metrics
 from muster.control.serve import Service
@@ -111,6 +113,29 @@ async def control_plane(folder: Path, **options: Any) -> AsyncIterator[tuple[Con
         yield plane, client
 
 
+async def gates_drivers(client: Client) -> bool:
+    """Whether the webhook is in force: the API server takes up its configuration through a watch of its own.
+
+    A driver that is created for show only (a dry run) would get the gate.
+    """
+    labels = {"spark-role": "driver", "spark-app-selector": "dry-run"}
+    driver = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "dry-run", "labels": labels},
+        "spec": {"serviceAccountName": "spark", "containers": [{"name": "driver", "image": "none"}]},
+    }
+    url = f"{client.access.server}{PODS.path(NAMESPACE)}?dryRun=All"
+    headers = {"Authorization": await client.access.credentials.authorization() or ""}
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client.access.tls or True)) as http,
+        http.post(url, json=driver, headers=headers) as answer,
+    ):
+        pod = await answer.json()
+        assert answer.status == 201, pod
+        return "schedulingGates" in pod["spec"]
+
+
 @asynccontextmanager
 async def muster_service(access: ClusterAccess, identity: str = "real", **config: Any) -> AsyncIterator[Service]:
     """Muster inside this process, synced, with its webhook registered and in force; stopped in the end."""
@@ -136,7 +161,7 @@ async def muster_service(access: ClusterAccess, identity: str = "real", **config
 
         try:
             await until("Muster serves", serves)
-            await asyncio.sleep(1)  # kube-apiserver takes up webhook configurations through a watch of its own
+            await until("the API server asks the webhook", lambda: gates_drivers(client))
             yield service
         finally:
             service.stop()
