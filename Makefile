@@ -24,7 +24,7 @@ test: $(READY) ## the test-suite (under 6 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark and not kubernetes" $(ARGS)
 
 test-spark: $(READY) ## the tests that ask the real Apache Spark 3.5 and 4.3
-	$(BIN)/python -m pytest -m spark $(ARGS)
+	$(BIN)/python -m pytest -m "spark and not kubernetes" $(ARGS)
 
 kubernetes: ## build the real Kubernetes 1.36 into the cache, once (needs Go)
 	@tools/kubernetes/build.sh
@@ -42,14 +42,14 @@ chart: $(READY) ## renew the parts of the Helm chart that have their source else
 	@$(BIN)/python -m tools.chart
 
 lint: $(READY) ## ruff, mypy, import directions
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY) ## rewrite the code in the project's style
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests tools
+	$(BIN)/ruff check --fix src tests tools
 
 lock: ## renew requirements/*.txt (needs uv)
 	tools/lock.sh

@@ -1,14 +1,16 @@
 """Writes the parts of the Helm chart that have their source elsewhere; ``make chart``. A test compares them.
 
 The custom resources and roles come from ``muster.kube``, the schema of ``config`` from ``muster.control.config``, the
-alerts and the dashboard from ``deploy/`` (a chart cannot read files outside its folder).
+table of values from ``values.yaml``, the alerts and the dashboard from ``deploy/``, since a chart cannot read files
+outside its folder.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
@@ -21,6 +23,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 CHART = DEPLOY / "charts" / "muster"
 
 _NOTICE = "{{/* Written by `make chart` from src/muster: do not edit */}}\n"
+_TABLE_FOLLOWS = "<!-- written by `make chart` from values.yaml -->\n"
 _ROLES = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 _NAMESPACE = "release-namespace"
 
@@ -35,6 +38,7 @@ def parts() -> dict[Path, str]:
         CHART / "templates" / "crd-queues.yaml": _definition(queue_definition()),
         CHART / "templates" / "roles.yaml": _roles(),
         CHART / "values.schema.json": _values_schema(),
+        CHART / "README.md": _readme(),
         CHART / "files" / "muster-alerts.yaml": (DEPLOY / "prometheus" / "muster-alerts.yaml").read_text(),
         CHART / "files" / "muster.json": (DEPLOY / "grafana" / "muster.json").read_text(),
     }
@@ -76,6 +80,42 @@ def _values_schema() -> str:
     schema = json.loads((CHART / "values.schema.json").read_text())
     schema["$defs"] = msgspec.json.schema(ServeConfig)["$defs"]
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _readme() -> str:
+    """The hand-written part, and the table of values."""
+    head, mark, _ = (CHART / "README.md").read_text().partition(_TABLE_FOLLOWS)
+    rows = [f"| `{value.name}` | {value.meaning} | {value.default} |" for value in values()]
+    return "\n".join([head + mark, "", "| value | meaning | default |", "| --- | --- | --- |", *rows, ""])
+
+
+class Value(NamedTuple):
+    name: str
+    """With dots: ``image.tag``."""
+    meaning: str
+    default: str
+    """As it is shown: JSON in backticks."""
+
+
+def values() -> list[Value]:
+    """Each value of ``values.yaml`` that a comment ``# -- meaning`` stands before, as helm-docs has it."""
+    text = (CHART / "values.yaml").read_text()
+    defaults = yaml.safe_load(text)
+    found: list[Value] = []
+    path: list[str] = []
+    meaning = ""
+    for line in text.splitlines():
+        if comment := re.fullmatch(r" *# -- (.*)", line):
+            meaning = comment.group(1)
+        elif key := re.match(r"( *)(\w+):", line):
+            path[len(key.group(1)) // 2 :] = [key.group(2)]
+            if meaning:
+                default: Any = defaults
+                for name in path:
+                    default = default[name]
+                found.append(Value(".".join(path), meaning, f"`{json.dumps(default)}`"))
+            meaning = ""
+    return found
 
 
 def main() -> None:
