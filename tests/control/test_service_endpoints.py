@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 import aiohttp
+import pytest
 
 from muster.control.admission import MAX_REVIEW_BYTES
 from muster.control.metrics import Metrics
@@ -172,3 +173,18 @@ async def test_when_the_leader_stops_the_other_replica_goes_on_at_once() -> None
         await cluster.expect_succeeded(first)
         await cluster.expect_succeeded(second)
         assert cluster.cluster.counters().pods_rejected == {}
+
+
+async def test_a_leader_that_slept_past_its_lease_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_cluster(ONE_NODE) as cluster:
+        service = cluster.service
+        assert service is not None
+        before = service.controller
+        # what it finds on waking; the lease is free, so that its next attempt makes it the leader again
+        monkeypatch.setattr(service.election, "_leads_until", float("-inf"))
+
+        def begun_anew() -> bool:
+            controller = service.controller
+            return controller is not None and controller is not before and controller.synced.is_set()
+
+        await cluster.until(begun_anew, "it reads everything again: another replica may have led in between")

@@ -75,6 +75,30 @@ async def test_a_paused_leader_knows_on_waking_that_it_leads_no_more(memory_api,
     assert not leader.is_leader()
 
 
+async def test_a_leader_that_was_paused_while_another_led_is_told_so_even_if_it_leads_again_at_once(memory_api, clock):
+    told: list[bool] = []
+    leader, other = candidate(memory_api, "first", on_change=told.append), candidate(memory_api, "second")
+    await leader.attempt()
+    term = leader.term
+    await other.attempt()
+    clock.now += 15.1
+    assert await other.attempt()
+    await other.release()
+    assert await leader.attempt()
+    assert told == [True, False, True]
+    assert leader.leads_in(leader.term) and not leader.leads_in(term)
+
+
+async def test_renewing_in_time_goes_on_with_the_same_term(memory_api, clock):
+    leader = candidate(memory_api, "first")
+    await leader.attempt()
+    term = leader.term
+    for _ in range(10):
+        clock.now += 9
+        await leader.attempt()
+        assert leader.leads_in(term)
+
+
 async def test_leadership_is_counted_from_before_the_request_not_from_its_answer(memory_api, clock):
     leader = candidate(memory_api, "first")
 

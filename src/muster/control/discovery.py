@@ -98,6 +98,8 @@ class Discovery:
             except ApiError as error:
                 if not error.not_found:
                     _log.warning("ConfigMap not read", config_map=name, error=str(error))
+                if error.transient:
+                    begun = self._clock()  # who could not ask has not waited: the submitter could not write either
             if annotated:
                 return None
             if self._clock() - begun >= self._timeout:

@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class Service:
         self._stopping = asyncio.Event()
         self._leadership = asyncio.Condition()
         self.controller: Controller | None = None
+        self._term_number = 0
+        """The term of leadership that the controller was made for."""
         self.webhook_registered = False
         self.management_port = self.webhook_port = 0
         """Where it listens, once it does."""
@@ -95,7 +97,7 @@ class Service:
     def place(self, pod: Pod) -> Placement:
         """The answer to an executor at admission; held whenever this replica may not decide."""
         controller = self.controller
-        if controller is None or not self.election.is_leader():
+        if controller is None or not self._leads_on():
             return Placement(Mode.HOLD, reason="this replica does not decide; the one that leads will release it")
         return controller.place(pod)
 
@@ -154,21 +156,26 @@ class Service:
         _log.info("lease", leads=leads, holder=self.election.holder)
         asyncio.get_running_loop().create_task(self._wake())
 
+    def _leads_on(self) -> bool:
+        """Whether the term that the controller is for still lasts: when others have led since, it knows too little."""
+        return self.election.leads_in(self._term_number)
+
     async def _wake(self) -> None:
         async with self._leadership:
             self._leadership.notify_all()
 
-    async def _wait_until(self, leads: bool) -> None:
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
         async with self._leadership:
-            await self._leadership.wait_for(lambda: self.election.is_leader() is leads)
+            await self._leadership.wait_for(holds)
 
     async def _lead(self) -> None:
         """A new controller for every term: what it knows is read from the API, so nothing stale survives."""
         failures = 0
         while True:
-            await self._wait_until(leads=True)
+            await self._wait_until(self.election.is_leader)
+            self._term_number = self.election.term
             term = asyncio.create_task(self._term(), name="term")
-            lost = asyncio.create_task(self._wait_until(leads=False), name="lost")
+            lost = asyncio.create_task(self._wait_until(lambda: not self._leads_on()), name="lost")
             try:
                 await asyncio.wait([term, lost], return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -194,7 +201,7 @@ class Service:
             writer,
             clock,
             lambda attempt: _TERM_RETRY.delay(attempt + 1, self._client.random()),
-            self.election.is_leader,
+            self._leads_on,
             self.metrics.outbox_retries.inc,
         )
         scheduling = self._config.scheduling

@@ -9,6 +9,8 @@ from muster.kube.objects import Status
 UNREACHABLE = "Unreachable"
 """``reason`` when no answer came at all (connection refused, reset, timed out); the code is then 0."""
 
+_TRANSIENT = frozenset({0, 408, 429, 500, 502, 503, 504})
+
 
 class ApiError(Exception):
     """A call that failed, as the API's ``Status`` tells it. ``str()`` names the call and what the server said."""
@@ -45,6 +47,11 @@ class ApiError(Exception):
     def expired(self) -> bool:
         """The resourceVersion or continue token is too old."""
         return self.code == 410
+
+    @property
+    def transient(self) -> bool:
+        """It says nothing about the object: the server was away, overloaded or failing."""
+        return self.code in _TRANSIENT
 
     @property
     def unreachable(self) -> bool:

@@ -72,10 +72,16 @@ class LeaderElection:
         self._outdated = True
         """Somebody else may have written, or our own write may have succeeded unheard: read before the next write."""
         self.last_error: ApiError | None = None
+        self.term = 0
+        """Counts the times that we became leader. A new number says: others may have led since."""
 
     def is_leader(self) -> bool:
         """Whether we lead at this very moment, by our own clock."""
         return self._clock.monotonic() < self._leads_until
+
+    def leads_in(self, term: int) -> bool:
+        """Whether we lead at this very moment, and have done so without a gap since ``term`` began."""
+        return self.is_leader() and self.term == term
 
     @property
     def holder(self) -> str:
@@ -94,6 +100,7 @@ class LeaderElection:
 
     async def attempt(self) -> bool:
         """Try once to get or to renew the lease; returns whether we lead afterwards."""
+        self._tell()  # after a pause: the lease may have run out and be ours again in a moment, but others may have led
         begun = self._clock.monotonic()
         held = False
         try:
@@ -175,4 +182,5 @@ class LeaderElection:
         leads = self.is_leader()
         if leads != self._led:
             self._led = leads
+            self.term += leads
             self._on_change(leads)

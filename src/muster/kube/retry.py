@@ -6,8 +6,6 @@ import msgspec
 
 from muster.kube.errors import ApiError
 
-_TRANSIENT = frozenset({0, 408, 429, 500, 502, 503, 504})
-
 
 class RetryPolicy(msgspec.Struct, frozen=True):
     """Exponential back-off with jitter, between ``1 - jitter`` and 1 times the delay; times in seconds."""
@@ -32,7 +30,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         server surely did nothing: it refused (429, or 5xx with ``Retry-After``, as client-go has it), or it was never
         reached.
         """
-        if failures >= self.attempts or error.code not in _TRANSIENT:
+        if failures >= self.attempts or not error.transient:
             return None
         refused = error.code == 429 or (error.code >= 500 and error.retry_after is not None) or not error.sent
         if not (repeatable or refused):
