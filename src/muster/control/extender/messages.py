@@ -15,7 +15,6 @@ from msgspec import UNSET, Raw, UnsetType
 from muster.kube.objects import Pod
 
 NO_POD = "the request names no pod"
-NON_SPARK_POD = "can not schedule non spark pod"
 
 _KEYS = {"pod": ("pod", "Pod"), "nodes": ("nodes", "Nodes"), "nodenames": ("node_names", "NodeNames")}
 """Lower-case key → our field, Go's field."""

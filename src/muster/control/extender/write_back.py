@@ -237,14 +237,18 @@ class WriteBack(Generic[T]):
     def _seen(self, value: T) -> None:
         key = _key(value)
         entry = self._entries.setdefault(key, _Entry())
+        self._take(key, entry, value)
+        self._rest(key, entry)
+
+    def _take(self, key: Key, entry: _Entry[T], value: T) -> None:
+        """A state of the API server that we did not write, or not knowingly."""
         uid = _metadata(value).uid
-        if uid in entry.gone or uid in entry.doomed:
+        if not self._stays(entry, value):
             return
         if entry.wanted is None and self._is_late_create(entry, value):
             entry.doomed[uid] = None
         elif self._learn(entry, value):
             self._follow(key, entry, value)
-        self._rest(key, entry)
 
     def _follow(self, key: Key, entry: _Entry[T], value: T) -> None:
         """Memory after news of the object under this name."""
@@ -286,6 +290,8 @@ class WriteBack(Generic[T]):
         """The object is gone by another's hand, and what was pending for it with it."""
         entry.wanted, entry.base, entry.written = None, "", entry.revision
         self._changed(key, None)
+        if entry.server is not None and self._stays(entry, entry.server):
+            self._follow(key, entry, entry.server)  # somebody made another of its name
 
     def _learn(self, entry: _Entry[T], value: T) -> bool:
         """Remember the API server's state, unless a newer one is known."""
@@ -295,6 +301,12 @@ class WriteBack(Generic[T]):
                 return False
         entry.server = value
         return True
+
+    @staticmethod
+    def _stays(entry: _Entry[T], value: T) -> bool:
+        """Whether this object is not one that was deleted here, or is known to be gone."""
+        uid = _metadata(value).uid
+        return uid not in entry.gone and uid not in entry.doomed
 
     def _is_late_create(self, entry: _Entry[T], value: T) -> bool:
         """Whether this is what we tried to create, got no answer for, and no longer want."""
@@ -363,9 +375,10 @@ class WriteBack(Generic[T]):
 
     def _adopt(self, entry: _Entry[T]) -> None:
         """An object under the name that is yet to be created, and which stays: it becomes ours."""
-        if entry.wanted is not None and not entry.base and entry.server is not None:
-            metadata = _metadata(entry.server)
-            if metadata.deletion_timestamp is None and not {metadata.uid} & (entry.gone.keys() | entry.doomed.keys()):
+        there = entry.server
+        if entry.wanted is not None and not entry.base and there is not None and self._stays(entry, there):
+            metadata = _metadata(there)
+            if metadata.deletion_timestamp is None:
                 entry.base = metadata.uid
 
     async def _create(self, key: Key, entry: _Entry[T], value: T) -> None:
@@ -448,9 +461,7 @@ class WriteBack(Generic[T]):
                 entry.gone[entry.base] = self._lists
                 self._lose(key, entry)
             return
-        uid = _metadata(value).uid
-        if uid not in entry.gone and uid not in entry.doomed and self._learn(entry, value):
-            self._follow(key, entry, value)
+        self._take(key, entry, value)
 
     def _written(self, key: Key, entry: _Entry[T], answer: T, revision: int) -> None:
         """The API server has everything up to ``revision``."""
