@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ import yaml
 
 from muster.cluster.resources import Resources
 from muster.devcluster.control_plane import ControlPlane
-from muster.devcluster.distribution import SparkUnavailableError, find_spark
+from muster.devcluster.distribution import PINNED_VERSIONS, ensure_spark
 from muster.devcluster.loopback_network import LoopbackNetwork
 from muster.devcluster.node_pool import NodePool
 from muster.devcluster.process_kubelet import POOL_NAME, ProcessKubelet
@@ -25,13 +25,8 @@ from tests.kubernetes.real_cluster import NAMESPACE, Applications, control_plane
 ROLE_BINDINGS = Resource[dict[str, Any]]("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", dict)
 KUBERNETES_NODE_GRACE_SECONDS = 50
 SUBMISSION_SECONDS = 240.0
-
-
-def installed_spark(version: str) -> Path:
-    home = find_spark(version)
-    if home is None:
-        raise SparkUnavailableError(f"Spark {version} is not installed; `make test-spark` installs it")
-    return home
+POD_OF_TOKEN = "authentication.kubernetes.io/pod-name"
+"""Who uses a token that is bound to a pod (KEP-1205)."""
 
 
 class SparkCluster(Applications):
@@ -47,22 +42,28 @@ class SparkCluster(Applications):
 
     async def run(self, job: SparkJob) -> SubmissionResult:
         """spark-submit until the application has ended, which it must with exit code 0."""
-        home = installed_spark(job.version)
-        result = await submit_real(
-            job,
-            self.plane.url,
-            self.kubeconfig,
-            home,
-            self.folder / "submissions",
-            timeout=SUBMISSION_SECONDS,
-        )
-        told = f"{result.output[-3000:]}\n--- driver ---\n{self.log(result.driver_pod)}"
+        home, folder = ensure_spark(job.version), self.folder / "submissions"
+        result = await submit_real(job, self.plane.url, self.kubeconfig, home, folder, timeout=SUBMISSION_SECONDS)
+        told = f"{result.output[-3000:]}\n--- driver ---\n{self.log(result.driver_pod)[-8000:]}"
         assert result.exit_code == 0, told
         return result
 
     def log(self, pod: str) -> str:
-        """The last lines of a pod, on whichever node it ran."""
-        return "".join(kubelet.tail(self.namespace, pod, 60) for kubelet in self.kubelets)
+        """What a pod wrote, on whichever node it ran."""
+        key = f"{self.namespace}/{pod}"
+        logs = [kubelet.logs[key] for kubelet in self.kubelets if key in kubelet.logs]
+        return "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+
+    def pods_created_by(self, driver: str) -> set[str]:
+        """Names of the pods that were created with the token of ``driver``'s own pod, from the audit log."""
+        created = set()
+        for line in self.plane.audit_log.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            reference, extra = entry.get("objectRef", {}), entry["user"].get("extra", {})
+            if (entry["verb"], reference.get("resource")) == ("create", "pods") and extra.get(POD_OF_TOKEN) == [driver]:
+                assert entry["user"]["username"] == f"system:serviceaccount:{self.namespace}:spark"
+                created.add(reference["name"])
+        return created
 
     async def allocatable(self) -> dict[str, Resources]:
         nodes = await self.client.list(NODES)
@@ -87,7 +88,9 @@ class SparkCluster(Applications):
 
 @asynccontextmanager
 async def spark_cluster(folder: Path, pool: NodePool) -> AsyncIterator[SparkCluster]:
-    """``pool.count`` nodes of real processes, none of which outlives it."""
+    """``pool.count`` nodes of real processes, none of which outlives it. Spark is installed first if it is not yet."""
+    for version in PINNED_VERSIONS:
+        await asyncio.to_thread(ensure_spark, version, print)
     async with AsyncExitStack() as stack:
         # The nodes beat as real kubelets do, so the controllers may be as strict as they are by default
         plane, client = await stack.enter_async_context(
@@ -99,18 +102,12 @@ async def spark_cluster(folder: Path, pool: NodePool) -> AsyncIterator[SparkClus
         pool = NodePool(name=POOL_NAME, count=pool.count, cpu=pool.cpu, memory_gib=pool.memory_gib)
         for index in range(pool.count):
             kubelet = ProcessKubelet(
-                client,
-                folder / "pods",
-                installed_spark,
-                pool=pool,
-                index=index,
-                network=cluster.network,
+                client, folder / "pods", ensure_spark, pool=pool, index=index, network=cluster.network
             )
             cluster.kubelets.append(await stack.enter_async_context(kubelet))
         yield cluster
         assert [problem for kubelet in cluster.kubelets for problem in kubelet.problems] == []
-    own = {os.getpid()}
-    assert set(processes_in(folder)) - own == set(), "a process outlived its cluster"
+    assert processes_in(folder) == [], "a process outlived its cluster"
 
 
 def processes_in(folder: Path) -> list[int]:

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from muster.control.serve import Service
+from muster.devcluster.distribution import ensure_spark
 from muster.devcluster.node_pool import NodePool
 from muster.devcluster.real_spark import PI_JOB, SparkJob
 from muster.kube.config import load_access
@@ -29,12 +30,12 @@ from tests.kubernetes.onlooker import (
     timeline,
 )
 from tests.kubernetes.real_cluster import NAMESPACE, muster_service, until
-from tests.kubernetes.real_spark_cluster import SparkCluster, installed_spark, spark_cluster
+from tests.kubernetes.real_spark_cluster import SparkCluster, spark_cluster
 
 pytestmark = [
     pytest.mark.kubernetes,
     pytest.mark.spark,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -93,6 +94,7 @@ async def test_a_static_application_starts_whole_with_executors_born_bound(
     assert [born_bound(each) for each in executors] == [True, True]
     assert not any(is_extra(each) for each in executors)
     assert nodes_of(executors) == {slot.node: slot.count for slot in gang.spec.slots}
+    assert {each[0].object.metadata.name for each in executors} == cluster.pods_created_by(result.driver_pod)
     assert half_started(seen) == []
     moments = timeline(seen, name)
     print(version, {what: round(at, 3) for what, at in moments.items()})
@@ -158,7 +160,7 @@ async def test_executors_of_a_driver_outside_the_cluster_are_placed_as_they_come
         "spark.driver.host": address,
         "spark.driver.bindAddress": address,
     }
-    script = installed_spark("4.3.0") / "examples/src/main/python/pi.py"
+    script = ensure_spark("4.3.0") / "examples/src/main/python/pi.py"
     job = SparkJob("outside", str(script), ("4",), SIZE | conf, namespace=NAMESPACE, deploy_mode="client")
     result = await cluster.run(job)
     assert "Pi is roughly 3.1" in result.output

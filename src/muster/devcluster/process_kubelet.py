@@ -274,7 +274,11 @@ class ProcessKubelet:
         for token in needed_tokens(pod):
             audiences = (token.audience,) if token.audience else ()
             text = await self._client.service_account_token(
-                account, namespace, audiences=audiences, seconds=token.seconds
+                account,
+                namespace,
+                audiences=audiences,
+                seconds=token.seconds,
+                pod=(pod["metadata"]["name"], pod["metadata"]["uid"]),
             )
             tokens[token] = text.encode()
         return Sources(objects, tokens)

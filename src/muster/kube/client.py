@@ -261,10 +261,21 @@ class Client:
         await self._call("create", PODS, "POST", path, body=body, repeatable=True, subresource="binding")
 
     async def service_account_token(
-        self, name: str, namespace: str, *, audiences: tuple[str, ...] = (), seconds: int = 3600
+        self,
+        name: str,
+        namespace: str,
+        *,
+        audiences: tuple[str, ...] = (),
+        seconds: int = 3600,
+        pod: tuple[str, str] | None = None,
     ) -> str:
-        """A new token of a service account (``serviceaccounts/token``, KEP-1205)."""
-        spec = {"audiences": audiences, "expirationSeconds": seconds}
+        """A new token of a service account (``serviceaccounts/token``, KEP-1205).
+
+        With ``pod`` (name, uid) it is that pod's own: its requests are audited as the pod's, and it ends with the pod.
+        """
+        spec: dict[str, Any] = {"audiences": audiences, "expirationSeconds": seconds}
+        if pod is not None:
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": pod[0], "uid": pod[1]}
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         path = SERVICE_ACCOUNTS.path(namespace, name, "token")
         body = msgspec.json.encode(request)
