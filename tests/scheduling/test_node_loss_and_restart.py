@@ -198,6 +198,24 @@ def test_a_reservation_that_lost_its_node_meanwhile_is_made_anew_or_waits(cluste
     app.expect_started()
 
 
+def test_an_outdated_reservation_of_a_waiting_gang_takes_nothing_from_one_that_started(cluster: Cluster) -> None:
+    """Each gang is written by itself: the newer reservation may have got through, the end of the older one not."""
+    cluster.carries_out = False
+    waiting = cluster.with_nodes(1).submit(static(3).named("a"))
+    node = cluster.nodes["node-1"]
+    cluster.writes = False
+    cluster.lose_node("node-1")
+    cluster.carries_out = cluster.writes = True
+    cluster.see_node(replace(node, allocatable=Resources.of(cpu=6000, memory=32 * GIB, pods=110)))
+    started = cluster.submit(static(2).named("b")).expect_started()
+    cluster.nodes["node-1"] = node
+
+    cluster.restart()
+
+    assert cluster.explain(started.key).unfilled == 2
+    waiting.expect_held("WaitingForCapacity")
+
+
 def test_a_driver_that_ended_while_nobody_watched_frees_its_gang(cluster: Cluster) -> None:
     app = cluster.with_nodes(1).submit(static(3)).expect_started()
     cluster.pods[app.driver_id] = replace(app.driver, finished=True)

@@ -24,7 +24,7 @@ def remember(state: State, gang: Gang, reservation: Reservation, status: GangSta
 
 def settle_all(state: State) -> None:
     """Everything that exists has been told: restored gangs hold their slots again, the others wait or are adopted."""
-    restored = [gang for _, gang in sorted(state.gangs.items()) if gang.restored is not None]
+    restored = sorted((gang for gang in state.gangs.values() if gang.restored is not None), key=_turn)
     for gang in restored:
         _restore(state, gang)
     for gang in restored:
@@ -33,6 +33,11 @@ def settle_all(state: State) -> None:
         if gang.phase is Phase.PENDING:
             _begin(state, gang)
     state.stirred = True
+
+
+def _turn(gang: Gang) -> tuple[bool, str]:
+    """Those whose driver is past its gate first: a gang that still waits may have a reservation that is outdated."""
+    return gang.driver is not None and gang.driver.pod.gated, gang.key
 
 
 def _restore(state: State, gang: Gang) -> None:
