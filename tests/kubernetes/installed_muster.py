@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,17 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from muster.devcluster.control_plane import ControlPlane, binaries
+from muster.devcluster.node_pool import NodePool
+from muster.devcluster.pace import Pace
+from muster.devcluster.virtual_kubelet import VirtualKubelets
+from muster.devcluster.virtual_spark import VirtualSpark
 from muster.kube.client import Client
-from muster.kube.kinds import LEASES, MUTATING_WEBHOOKS
+from muster.kube.config import load_access
+from muster.kube.kinds import LEASES, MUTATING_WEBHOOKS, NAMESPACES
 from muster.kube.manifests import InstallOptions, manifests
 from muster.kube.objects import Lease
 from tests.kubernetes.connection_balancer import ConnectionBalancer
-from tests.kubernetes.real_cluster import NAMESPACE, SYSTEM_NAMESPACE, until
+from tests.kubernetes.real_cluster import ACCOUNTS, NAMESPACE, SYSTEM_NAMESPACE, RealCluster, until
 
 USER = f"system:serviceaccount:{SYSTEM_NAMESPACE}:muster"
 QUICK_LEASE = {"duration": "5s", "renewDeadline": "3s", "retryPeriod": "0.3s"}
@@ -197,18 +202,34 @@ NOBODY = {
 """A pod that the webhook is asked about and that it leaves alone: it names no application."""
 
 
+class InstalledCluster(RealCluster):
+    """Virtual Spark on virtual nodes, and Muster installed."""
+
+    def __init__(self, client: Client, kubelets: VirtualKubelets, muster: Installation) -> None:
+        super().__init__(client, kubelets)
+        self.muster = muster
+        self.plane = muster.plane
+
+
 @asynccontextmanager
-async def installation(
-    plane: ControlPlane, client: Client, folder: Path, **options: Any
-) -> AsyncIterator[Installation]:
-    """Muster's manifests on ``plane``; every replica that was started is stopped in the end."""
-    async with ConnectionBalancer() as balancer:
-        installed = Installation(plane, client, folder, balancer)
-        await installed.install(**options)
-        try:
-            yield installed
-        finally:
-            await installed.stop()
+async def installed_cluster(
+    folder: Path, *pools: NodePool, speed: float = 30.0, failure_policy: str = "Ignore", **options: Any
+) -> AsyncIterator[InstalledCluster]:
+    """No replica runs yet; those that are started are stopped in the end. ``options`` are the control plane's."""
+    async with AsyncExitStack() as stack:
+        plane = await stack.enter_async_context(ControlPlane(folder, **options))
+        client = await stack.enter_async_context(Client(load_access(plane.kubeconfig), user_agent="test"))
+        await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "spark"}}
+        await client.create(ACCOUNTS, account, NAMESPACE)
+        pace = Pace(speed)
+        spark = VirtualSpark(client, pace)
+        kubelets = await stack.enter_async_context(VirtualKubelets(client, pools, pace, spark.program))
+        balancer = await stack.enter_async_context(ConnectionBalancer())
+        muster = Installation(plane, client, folder, balancer)
+        stack.push_async_callback(muster.stop)
+        await muster.install(failure_policy)
+        yield InstalledCluster(client, kubelets, muster)
 
 
 def _settings(kubeconfig: Path) -> dict[str, Any]:
