@@ -16,8 +16,8 @@ import msgspec
 import yaml
 
 from muster.control.config import ServeConfig
-from muster.kube.definitions import gang_definition, queue_definition
 from muster.kube.manifests import InstallOptions, manifests, to_yaml
+from muster.kube.resources import GROUP
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 CHART = DEPLOY / "charts" / "muster"
@@ -34,8 +34,8 @@ _RELEASE_LABELS = '  labels:\n    {{- include "muster.labels" . | nindent 4 }}\n
 def parts() -> dict[Path, str]:
     """What each of the files should hold."""
     return {
-        CHART / "templates" / "crd-gangs.yaml": _definition(gang_definition()),
-        CHART / "templates" / "crd-queues.yaml": _definition(queue_definition()),
+        CHART / "templates" / "crd-gangs.yaml": _definition("gangs"),
+        CHART / "templates" / "crd-queues.yaml": _definition("queues"),
         CHART / "templates" / "roles.yaml": _roles(),
         CHART / "values.schema.json": _values_schema(),
         CHART / "README.md": _readme(),
@@ -44,19 +44,12 @@ def parts() -> dict[Path, str]:
     }
 
 
-def _definition(definition: dict[str, Any]) -> str:
+def _definition(plural: str) -> str:
     """As a template and not in ``crds/``: what is there, Helm never upgrades."""
-    text = to_yaml([definition])
-    head, metadata, rest = text.partition("metadata:\n")
-    keep = (
-        "  labels:\n"
-        '    {{- include "muster.labels" . | nindent 4 }}\n'
-        "  {{- if .Values.crds.keep }}\n"
-        "  annotations:\n"
-        "    helm.sh/resource-policy: keep\n"
-        "  {{- end }}\n"
-    )
-    return f"{_NOTICE}{{{{- if .Values.crds.install }}}}\n{head}{metadata}{keep}{rest}{{{{- end }}}}\n"
+    [definition] = [one for one in manifests() if one["metadata"]["name"] == f"{plural}.{GROUP}"]
+    keep = "  {{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n"
+    text = to_yaml([definition]).replace(_LABELS, _RELEASE_LABELS + keep)
+    return f"{_NOTICE}{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n"
 
 
 def _roles() -> str:

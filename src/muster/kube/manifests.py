@@ -47,8 +47,7 @@ def manifests(options: InstallOptions | None = None) -> list[Manifest]:
     options = options or InstallOptions()
     return [
         _namespace(options),
-        gang_definition(),
-        queue_definition(),
+        *(_labelled(definition) for definition in (gang_definition(), queue_definition())),
         _object("v1", "ServiceAccount", options),
         _cluster_role(),
         _viewer_role(),
@@ -155,6 +154,10 @@ def _namespace(options: InstallOptions) -> Manifest:
     # Pod Security Admission: what runs here keeps to the strictest standard
     labels = {**_labels(), "pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": options.namespace, "labels": labels}}
+
+
+def _labelled(definition: Manifest) -> Manifest:
+    return definition | {"metadata": {**definition["metadata"], "labels": _labels()}}
 
 
 def _cluster_role() -> Manifest:
