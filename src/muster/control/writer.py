@@ -90,9 +90,8 @@ class ApiWriter:
         try:
             await self._client.patch(PODS, pod.name, body, pod.namespace, patch_type=PatchType.STRATEGIC)
         except ApiError as error:
-            if error.conflict or error.code == 422:
-                # another pod of that name (uid precondition), or released by somebody else: the watch will tell
-                raise Gone(str(error)) from error
+            # 409 and 422 may say that it is another pod of that name (uid precondition) or released by somebody else,
+            # but also that it was just being changed: it is tried again, until the watch tells that it is not gated
             raise _meaning(error) from error
 
     async def publish(self, event: Publish) -> None:
