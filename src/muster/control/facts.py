@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
-from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
+from muster.cluster.constraints import UNCONSTRAINED, PodConstraints, Requirement, Taint, Term, Toleration
 from muster.cluster.nodes import Node
 from muster.cluster.quantity import QuantityError
 from muster.cluster.resources import Resources
@@ -18,6 +20,11 @@ from muster.spark.errors import InvalidSizeError
 _ROLES = {names.SPARK_ROLE_DRIVER: Role.DRIVER, names.SPARK_ROLE_EXECUTOR: Role.EXECUTOR}
 _ENDED = ("Succeeded", "Failed")
 DEFAULT_SCHEDULER = "default-scheduler"
+
+_SHARED = 8192
+"""Different requests and constraints remembered: pods alike share one value, which is quicker to make and to keep."""
+
+_Items = tuple[tuple[str, str], ...]
 
 
 def node_from(node: k.Node) -> Node:
@@ -77,40 +84,37 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
     """
     meta, spec, status = pod.metadata, pod.spec, pod.status
     spark = is_ours(pod, scheduler_names)
-    key = application_key(pod, namespace) if spark else ""
     role = role_of(pod) if spark else Role.OTHER
+    executor = role is Role.EXECUTOR
     annotations = meta.annotations
+    # names that many pods share are kept once
     return Pod(
-        namespace=meta.namespace or namespace,
+        namespace=sys.intern(meta.namespace or namespace),
         name=meta.name,
         uid=meta.uid,
         requests=_requests_or_nothing(pod),
-        node=spec.node_name,
+        node=sys.intern(spec.node_name),
         created=created_at(pod),
         role=role,
-        application=key,
+        application=sys.intern(application_key(pod, namespace)) if spark else "",
         profile=_profile(pod) if spark else 0,
-        constraints=constraints_of(spec) if spark else PodConstraints(),
+        constraints=constraints_of(spec) if spark else UNCONSTRAINED,
         gated=spark and is_gated(pod),
         running=status.phase == "Running",
         finished=has_ended(pod),
         terminating=meta.deletion_timestamp is not None,
-        assigned=annotations.get(names.SLOT_ANNOTATION, "") if spark else "",
+        assigned=sys.intern(annotations.get(names.SLOT_ANNOTATION, "")) if spark else "",
         extra=spark and annotations.get(names.EXTRA_ANNOTATION) == "true",
-        pin_reasons=pin_reasons(spec) if role is Role.EXECUTOR else (),
-        gang_count=_gang_count(annotations) if role is Role.EXECUTOR else None,
-        owner=next((o.name for o in meta.owner_references if o.kind == "Pod"), "") if role is Role.EXECUTOR else "",
+        pin_reasons=pin_reasons(spec) if executor else (),
+        gang_count=_gang_count(annotations) if executor else None,
+        owner=_owner(pod) if executor else "",
     )
 
 
 def constraints_of(spec: k.PodSpec) -> PodConstraints:
     """Node selector, required node affinity and tolerations of a pod."""
     required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
-    return PodConstraints(
-        node_selector=tuple(sorted(spec.node_selector.items())),
-        terms=None if required is None else tuple(_term(term) for term in required.node_selector_terms),
-        tolerations=tuple(Toleration(t.key, t.operator or "Equal", t.value, t.effect) for t in spec.tolerations),
-    )
+    return _constraints(tuple(sorted(spec.node_selector.items())), required, spec.tolerations)
 
 
 def pin_reasons(spec: k.PodSpec) -> tuple[str, ...]:
@@ -120,18 +124,28 @@ def pin_reasons(spec: k.PodSpec) -> tuple[str, ...]:
     comes after its pod.
     """
     affinity = spec.affinity
-    containers = (*(spec.containers or ()), *spec.init_containers)
-    reasons = (
-        ("it mounts a persistent volume claim", any(v.persistent_volume_claim for v in spec.volumes)),
-        ("it has an ephemeral volume", any(v.ephemeral for v in spec.volumes)),
-        ("it has resource claims (DRA)", bool(spec.resource_claims)),
-        ("it asks for host ports", spec.host_network or any(p.host_port for c in containers for p in c.ports)),
-        ("it has pod affinity", bool(affinity and affinity.pod_affinity)),
-        ("it has pod anti-affinity", bool(affinity and affinity.pod_anti_affinity)),
-        ("it has topology spread constraints", bool(spec.topology_spread_constraints)),
-        ("it has a scheduling gate", bool(spec.scheduling_gates)),
-    )
-    return tuple(reason for reason, holds in reasons if holds)
+    claims = ephemeral = False
+    for volume in spec.volumes:
+        claims = claims or volume.persistent_volume_claim is not None
+        ephemeral = ephemeral or volume.ephemeral is not None
+    reasons = []
+    if claims:
+        reasons.append("it mounts a persistent volume claim")
+    if ephemeral:
+        reasons.append("it has an ephemeral volume")
+    if spec.resource_claims:
+        reasons.append("it has resource claims (DRA)")
+    if spec.host_network or _asks_host_ports(spec):
+        reasons.append("it asks for host ports")
+    if affinity is not None and affinity.pod_affinity is not None:
+        reasons.append("it has pod affinity")
+    if affinity is not None and affinity.pod_anti_affinity is not None:
+        reasons.append("it has pod anti-affinity")
+    if spec.topology_spread_constraints:
+        reasons.append("it has topology spread constraints")
+    if spec.scheduling_gates:
+        reasons.append("it has a scheduling gate")
+    return tuple(reasons)
 
 
 def requests_of(pod: k.Pod) -> Resources:
@@ -141,27 +155,50 @@ def requests_of(pod: k.Pod) -> Resources:
     kubelet has set aside). Raises ``QuantityError``.
     """
     spec = pod.spec
-    allocated = {status.name: status.allocated_resources for status in pod.status.container_statuses}
+    return _requests(
+        tuple([(c.name, _items(c.resources.requests)) for c in spec.containers or ()]),
+        tuple([(c.restart_policy == "Always", _items(c.resources.requests)) for c in spec.init_containers]),
+        _items(spec.resources.requests) if spec.resources is not None else (),
+        _items(spec.overhead),
+        tuple(
+            [(s.name, _items(s.allocated_resources)) for s in pod.status.container_statuses if s.allocated_resources]
+        ),
+    )
+
+
+@lru_cache(_SHARED)
+def _requests(
+    containers: tuple[tuple[str, _Items], ...],
+    init_containers: tuple[tuple[bool, _Items], ...],
+    pod_level: _Items,
+    overhead: _Items,
+    allocated: tuple[tuple[str, _Items], ...],
+) -> Resources:
+    """``requests_of`` from what it depends on; init containers say first whether they are sidecars."""
+    set_aside = dict(allocated)
     running = Resources()
-    for container in spec.containers or ():
-        asked = Resources.parse(container.resources.requests)
-        set_aside = allocated.get(container.name)
-        running += _largest((asked, Resources.parse(set_aside))) if set_aside else asked
+    for name, requests in containers:
+        asked = Resources.parse(dict(requests))
+        running += _largest((asked, Resources.parse(dict(set_aside[name])))) if name in set_aside else asked
     sidecars, initialising = Resources(), Resources()
-    for container in spec.init_containers:
-        asked = Resources.parse(container.resources.requests)
-        if container.restart_policy == "Always":
+    for is_sidecar, requests in init_containers:
+        asked = Resources.parse(dict(requests))
+        if is_sidecar:
             sidecars += asked
             initialising = _largest((initialising, sidecars))
         else:
             initialising = _largest((initialising, asked + sidecars))
     total = _largest((running + sidecars, initialising))
-    if spec.resources is not None and spec.resources.requests:
-        level = Resources.parse(spec.resources.requests)
+    if pod_level:
+        level = Resources.parse(dict(pod_level))
         named = {name for name, _ in level.amounts}
         rest = tuple((name, amount) for name, amount in total.amounts if name not in named)
         total = Resources(tuple(sorted((*level.amounts, *rest))))
-    return total + Resources.parse(spec.overhead) if spec.overhead else total
+    return total + Resources.parse(dict(overhead)) if overhead else total
+
+
+def _items(amounts: Mapping[str, str]) -> _Items:
+    return tuple(amounts.items())
 
 
 def config_map_of(driver: k.Pod) -> str:
@@ -185,6 +222,30 @@ def _largest(vectors: Iterable[Resources]) -> Resources:
         for name, amount in vector.amounts:
             largest[name] = max(amount, largest.get(name, 0))
     return Resources(tuple(sorted(largest.items())))
+
+
+@lru_cache(_SHARED)
+def _constraints(
+    selector: _Items, required: k.NodeSelector | None, tolerations: tuple[k.Toleration, ...]
+) -> PodConstraints:
+    return PodConstraints(
+        node_selector=selector,
+        terms=None if required is None else tuple(_term(term) for term in required.node_selector_terms),
+        tolerations=tuple(Toleration(t.key, t.operator or "Equal", t.value, t.effect) for t in tolerations),
+    )
+
+
+def _asks_host_ports(spec: k.PodSpec) -> bool:
+    containers = (*(spec.containers or ()), *spec.init_containers)
+    return any(port.host_port for container in containers for port in container.ports)
+
+
+def _owner(pod: k.Pod) -> str:
+    """The pod that owns it, "" for none."""
+    for owner in pod.metadata.owner_references:
+        if owner.kind == "Pod":
+            return owner.name
+    return ""
 
 
 def _term(term: k.NodeSelectorTerm) -> Term:
