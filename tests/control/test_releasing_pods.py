@@ -1,4 +1,4 @@
-"""A release is tried until the pod is known to be past its gate; what the API server answers meanwhile proves nothing."""
+"""Releasing goes on until the pod is known to be past its gate; what the API server answers meanwhile proves little."""
 
 from __future__ import annotations
 
