@@ -306,6 +306,30 @@ def test_a_delete_by_others_ends_what_was_pending_for_it() -> None:
     assert server.requests == [("ns/a", "update")]
 
 
+def test_a_delete_that_the_watch_missed_is_honoured() -> None:
+    async def story(store: WriteBack[Thing], server: Server) -> None:
+        there = server.put(thing("a"))
+        store.observed(Added(there))
+        server.remove("a")
+        store.observed(Deleted("ns", "a", there.metadata.uid))  # after a gap: the object itself is not told
+
+    store, server = told(story, watched=False)
+    assert memory(store) == stored(server) == {}
+    assert server.requests == []
+
+
+def test_a_successor_that_came_while_our_create_was_answered_is_followed() -> None:
+    async def story(store: WriteBack[Thing], server: Server) -> None:
+        server.after = lambda verb, key: asyncio.sleep(5)
+        store.create(thing("a", "ours"))
+        await asyncio.sleep(1)
+        server.remove("a")
+        server.put(thing("a", "successor"))
+
+    store, server = told(story)
+    assert memory(store) == stored(server) == {"a": "successor"}
+
+
 def test_a_successor_made_by_others_is_followed_instead() -> None:
     async def story(store: WriteBack[Thing], server: Server) -> None:
         store.observed(Added(server.put(thing("a", "old"))))
@@ -432,6 +456,21 @@ def test_a_create_that_comes_true_after_its_delete_is_deleted() -> None:
         store.delete("ns", "a")
         await asyncio.sleep(10)
         server.put(thing("a", "ours"))  # the API server was slow
+
+    store, server = told(story)
+    assert memory(store) == stored(server) == {}
+
+
+def test_a_late_create_that_a_second_attempt_runs_into_is_deleted() -> None:
+    async def story(store: WriteBack[Thing], server: Server) -> None:
+        server.before = failing(1, lost_answer("create"), "create")
+        store.create(thing("a", "first"))
+        await asyncio.sleep(0.1)
+        store.update(thing("a", "second"))
+        server.before = lambda verb, key: asyncio.sleep(3)
+        await asyncio.sleep(1)  # the second attempt is on its way
+        server.put(thing("a", "first"))
+        store.delete("ns", "a")
 
     store, server = told(story)
     assert memory(store) == stored(server) == {}
