@@ -19,7 +19,7 @@ import msgspec
 from muster.kube.client import Client, Query
 from muster.kube.errors import ApiError, error_from_status
 from muster.kube.kinds import Resource
-from muster.kube.objects import ObjectMeta, PartialObject, Status, WatchEvent
+from muster.kube.objects import KubeStruct, ObjectMeta, PartialObject, Status, WatchEvent
 from muster.kube.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -27,8 +27,8 @@ T = TypeVar("T")
 INACTIVITY_SECONDS = 70.0
 """The API server sends a bookmark about every 60 s: a stream that is silent for longer is dead, not calm."""
 
-SLICE = 20
-"""Objects decoded before other tasks get their turn: under 0.5 ms."""
+SLICE = 8
+"""Objects told before other tasks get their turn: about 0.5 ms, with what is made of them."""
 
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _RECONNECT = RetryPolicy(first=0.5, ceiling=30.0)
@@ -64,6 +64,21 @@ class _Cut(Exception):
     """The stream ended in the middle of a line."""
 
 
+class _Identity(KubeStruct, frozen=True):
+    """Which object, and which state of it; decodes in half the time of the whole object."""
+
+    class Metadata(KubeStruct, frozen=True):
+        namespace: str = ""
+        name: str = ""
+        uid: str = ""
+        resource_version: str = ""
+
+    metadata: Metadata = Metadata()
+
+
+_decode_identity = msgspec.json.Decoder(_Identity).decode
+
+
 class ListWatch(Generic[T]):
     """``async for event in ListWatch(client, PODS).events()``; the resource's struct must have a ``metadata``.
 
@@ -80,7 +95,7 @@ class ListWatch(Generic[T]):
         *,
         label_selector: str = "",
         field_selector: str = "",
-        page_size: int = 500,
+        page_size: int = 250,
         streaming: bool = False,
         inactivity: float = INACTIVITY_SECONDS,
         notice: Callable[[Exception], None] | None = None,
@@ -147,6 +162,7 @@ class ListWatch(Generic[T]):
     async def _list_all(self) -> AsyncGenerator[WatchedEvent[T]]:
         """Tell everything that exists and what is gone since the last time, page by page."""
         unseen = set(self._known)
+        again = bool(unseen)
         token = ""
         while True:
             try:
@@ -166,6 +182,11 @@ class ListWatch(Generic[T]):
                 unseen = set(self._known)
                 continue
             for position, raw in enumerate(page.items):
+                if position % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
+                if again and (told := self._told_before(raw)):
+                    unseen.discard(told)
+                    continue
                 try:
                     item = self._decode(raw)
                 except msgspec.MsgspecError as error:
@@ -176,8 +197,6 @@ class ListWatch(Generic[T]):
                     unseen.discard(_key(_metadata(item)))
                     for event in self._upsert(item):
                         yield event
-                if position % SLICE == SLICE - 1:
-                    await asyncio.sleep(0)
             token = page.metadata.continue_
             if not token:
                 break
@@ -271,6 +290,15 @@ class ListWatch(Generic[T]):
         if problem is not None and outline.type != "BOOKMARK":
             self._notice(problem)
         return outline.type, None, _lenient(outline.object, PartialObject()).metadata
+
+    def _told_before(self, raw: msgspec.Raw) -> tuple[str, str] | None:
+        """The key of an object that is still as it was told; ``None`` when it has to be looked at."""
+        try:
+            metadata = _decode_identity(raw).metadata
+        except msgspec.MsgspecError:
+            return None
+        key = (metadata.namespace, metadata.name)
+        return key if self._known.get(key) == (metadata.uid, metadata.resource_version) else None
 
     def _upsert(self, item: T) -> list[WatchedEvent[T]]:
         """Nothing for a state that was told before; a successor of the same name tells the end of the first one."""
