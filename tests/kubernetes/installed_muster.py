@@ -25,9 +25,10 @@ from muster.devcluster.virtual_kubelet import VirtualKubelets
 from muster.devcluster.virtual_spark import VirtualSpark
 from muster.kube.client import Client
 from muster.kube.config import load_access
-from muster.kube.kinds import LEASES, MUTATING_WEBHOOKS, NAMESPACES
+from muster.kube.kinds import LEASES, MUTATING_WEBHOOKS, NAMESPACES, PODS
 from muster.kube.manifests import InstallOptions, manifests
 from muster.kube.objects import Lease
+from muster.kube.resources import GANGS
 from tests.kubernetes.connection_balancer import ConnectionBalancer
 from tests.kubernetes.real_cluster import ACCOUNTS, NAMESPACE, SYSTEM_NAMESPACE, RealCluster, until
 
@@ -209,6 +210,15 @@ class InstalledCluster(RealCluster):
         super().__init__(client, kubelets)
         self.muster = muster
         self.plane = muster.plane
+
+    async def delete_applications(self) -> None:
+        """Every pod, and with the drivers what they own."""
+        await self.client.delete_collection(PODS, self.namespace)
+
+        async def none() -> bool:
+            return not await self.client.list(PODS, self.namespace) and not await self.client.list(GANGS)
+
+        await until("pods and gangs are gone", none)
 
 
 @asynccontextmanager

@@ -108,7 +108,14 @@ class Service:
         self.metrics.certificate_expiry.set_function(lambda: self._certificates.expires)
         admission = Admission(self.place, frozenset(config.scheduling.scheduler_names), self.metrics)
         app = web.Application(client_max_size=MAX_REVIEW_BYTES)
-        app.router.add_post("/mutate", admission.handle)
+
+        async def mutate(request: web.Request) -> web.Response:
+            answer = await admission.handle(request)
+            if self.stopping:
+                answer.force_close()  # API servers keep connections for long: the next one goes to another replica
+            return answer
+
+        app.router.add_post("/mutate", mutate)
         async with (
             _listening(management_app(self), config.management.host, config.management.port, None) as management_port,
             _listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
