@@ -90,5 +90,5 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             await sink.drain()
         if sink.can_write_eof():
             sink.write_eof()
-    except (ConnectionError, RuntimeError):
+    except (OSError, RuntimeError):  # ENOTCONN is no ConnectionError
         pass  # the other side is gone: so is the connection
