@@ -197,8 +197,8 @@ def _label(history: list[State], label: str) -> str:
     return labels.get(label, "")
 
 
-def timeline(watcher: Onlooker, name: str) -> dict[str, float]:
-    """Seconds since the driver's pod was seen, by what happened to an application of cluster mode."""
+def milestones(watcher: Onlooker, name: str) -> dict[str, State]:
+    """What happens to an application of cluster mode, in the order in which it should."""
     application = watcher.application(name)
     driver, executors, gang = watcher.driver(name), watcher.executors(application), watcher.gang(application)
 
@@ -217,4 +217,4 @@ def timeline(watcher: Onlooker, name: str) -> dict[str, float]:
         "first executor runs": first(executors[0], running),
         "driver ended": first(driver, lambda pod: pod.status.phase in ENDED),
     }
-    return {what: state.seconds - driver[0].seconds for what, state in moments.items() if state is not None}
+    return {what: state for what, state in moments.items() if state is not None}

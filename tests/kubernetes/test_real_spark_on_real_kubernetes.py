@@ -24,10 +24,10 @@ from tests.kubernetes.onlooker import (
     first,
     half_started,
     is_extra,
+    milestones,
     nodes_of,
     onlooker,
     overcommitted,
-    timeline,
 )
 from tests.kubernetes.real_cluster import NAMESPACE, muster_service, until
 from tests.kubernetes.real_spark_cluster import SparkCluster, spark_cluster
@@ -56,8 +56,10 @@ async def seen(cluster: SparkCluster) -> AsyncIterator[Onlooker]:
     """Everything that happens in a test, in an empty namespace; afterwards nothing runs any more."""
     async with onlooker(cluster.client, NAMESPACE) as watcher:
         yield watcher
-        await cluster.expect_nothing_left()
-        await cluster.delete_pods()
+        try:
+            await cluster.expect_nothing_left()
+        finally:
+            await cluster.delete_pods()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -96,9 +98,11 @@ async def test_a_static_application_starts_whole_with_executors_born_bound(
     assert nodes_of(executors) == {slot.node: slot.count for slot in gang.spec.slots}
     assert {each[0].object.metadata.name for each in executors} == cluster.pods_created_by(result.driver_pod)
     assert half_started(seen) == []
-    moments = timeline(seen, name)
-    print(version, {what: round(at, 3) for what, at in moments.items()})
-    assert list(moments) == sorted(moments, key=lambda what: moments[what])
+    told = milestones(seen, name)
+    assert list(told) == sorted(told, key=lambda what: told[what].revision)
+    print(
+        f"\n{name}:", *(f"{what} {state.seconds - driver[0].seconds:.2f} s" for what, state in told.items()), sep="\n  "
+    )
 
 
 @pytest.mark.parametrize("version", ["4.3.0", "3.5.9"])

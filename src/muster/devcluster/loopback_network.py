@@ -8,7 +8,8 @@ import secrets
 class LoopbackNetwork:
     """A random /24 of 127.0.0.0/8, all of which answers on Linux without set-up.
 
-    Kubelets of one cluster share one, so that a driver on one node is found by executors on another.
+    Kubelets of one cluster share one, so that a driver on one node is found by executors on another. Real Kubernetes
+    takes such addresses in a pod's status but not in EndpointSlices: its headless services stay without endpoints.
     """
 
     def __init__(self) -> None:
