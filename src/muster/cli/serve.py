@@ -23,7 +23,10 @@ def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from muster.control.config import load
+    from muster.control.process import event_loop, keep_collections_short
     from muster.control.serve import serve
 
-    asyncio.run(serve(load(arguments.config)))
+    keep_collections_short()
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        runner.run(serve(load(arguments.config)))
     return 0

@@ -239,7 +239,7 @@ class Controller:
     def _handle(self, event: Event) -> None:
         begun = time.perf_counter()
         decisions = self.scheduler.handle(event)
-        self._metrics.event_seconds.labels(type(event).__name__).observe(time.perf_counter() - begun)
+        self._metrics.event_handled(type(event).__name__, time.perf_counter() - begun)
         if self._config.validate:
             self.scheduler.validate()
         for decision in decisions:

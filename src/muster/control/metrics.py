@@ -83,8 +83,16 @@ class Metrics:
             "muster_gc_pause_seconds", "Pauses of Python's cyclic garbage collector", buckets=_FAST, registry=r
         )
         self._gc_started = 0.0
+        self._event_seconds: dict[str, Histogram] = {}
         info = Gauge("muster_build_info", "1; the version is in the label", ["version"], registry=r)
         info.labels(version("spark-muster")).set(1)
+
+    def event_handled(self, event: str, seconds: float) -> None:
+        """One event went through the scheduler."""
+        of_event = self._event_seconds.get(event)
+        if of_event is None:  # looking a label up costs more than observing
+            of_event = self._event_seconds[event] = self.event_seconds.labels(event)
+        of_event.observe(seconds)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -14,7 +14,6 @@ import re
 import ssl
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ import yaml
 from aiohttp import web
 
 from muster.cli.bench.large_cluster import LargeApplication, LargeCluster, Spot
+from muster.control.process import event_loop
 from muster.kube.certificates import make_authority, make_serving
 from muster.spark import names
 
@@ -73,11 +73,8 @@ class Collection:
         self._news = asyncio.Event()
         self._cut = asyncio.Event()
         self._snapshots: dict[str, list[tuple[str, str]]] = {}
-        self.lists = 0
-        self.listed = 0.0
-        """When the last page of the last list was sent (monotonic seconds)."""
-        self.watched = 0.0
-        """When the last watch began."""
+        self.watched = asyncio.Event()
+        """A watch has begun since the last cut."""
 
     def put(self, namespace: str, name: str, render: Render, event: str) -> None:
         version = self._server.next_version()
@@ -93,6 +90,7 @@ class Collection:
     def expire(self) -> None:
         """End every watch as outdated: whoever watches must list again."""
         self._oldest = self._server.next_version()
+        self.watched.clear()
         self._cut.set()
         self._cut = asyncio.Event()
 
@@ -104,7 +102,6 @@ class Collection:
         token = request.query.get("continue", "")
         identity, _, offset = token.partition(".")
         if not token:
-            self.lists += 1
             identity = str(self._server.version)
             self._snapshots[identity] = sorted(self.objects)
         keys, begin = self._snapshots[identity], int(offset or 0)
@@ -119,7 +116,6 @@ class Collection:
             metadata |= {"continue": f"{identity}.{begin + limit}", "remainingItemCount": left}
         else:
             del self._snapshots[identity]
-            self.listed = time.monotonic()
         head = {"kind": f"{self._kind}List", "apiVersion": self._api_version, "metadata": metadata}
         body = msgspec.json.encode(head)[:-1] + b',"items":[' + b",".join(rendered) + b"]}"
         return web.Response(body=body, content_type="application/json")
@@ -128,7 +124,7 @@ class Collection:
         version = int(request.query.get("resourceVersion", 0))
         if version < self._oldest:
             return web.Response(status=410, body=_EXPIRED, content_type="application/json")
-        self.watched = time.monotonic()
+        self.watched.set()
         cut = self._cut
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
@@ -236,9 +232,7 @@ class Standin:
         loop.call_later(KUBELET_NOTICES, self._show, app, executor, spot, "Pending")
         loop.call_later(STARTS, self._show, app, executor, spot, "Running")
 
-    def _show(
-        self, app: LargeApplication, executor: int, spot: Spot | None, phase: str, ending: bool = False
-    ) -> None:
+    def _show(self, app: LargeApplication, executor: int, spot: Spot | None, phase: str, ending: bool = False) -> None:
         name = app.executor_name(executor)
         if (app.namespace, name) in self.pods.objects:
             self.pods.put(app.namespace, name, _executor(app, executor, spot, phase, ending), "MODIFIED")
@@ -262,7 +256,8 @@ class Standin:
             web.post("/bench/happened", self._happened),
             web.post("/bench/expire", self._expire),
             web.get("/bench/decided", self._decided),
-            web.get("/bench/state", self._state),
+            web.get("/bench/watched", self._watched),
+            web.get("/bench/writes", self._told_writes),
             web.get("/bench/webhook", self._webhook),
             web.get(single + "/{name}", self._get),
             web.post(single, self._write),
@@ -336,17 +331,13 @@ class Standin:
         await self.decided.wait()
         return web.Response()
 
-    async def _state(self, request: web.Request) -> web.Response:
-        pods = self.pods
-        return web.json_response(
-            {
-                "pods": len(pods.objects),
-                "lists": pods.lists,
-                "listed": pods.listed,
-                "watched": pods.watched,
-                "writes": self.writes,
-            }
-        )
+    async def _watched(self, request: web.Request) -> web.Response:
+        """Answers when a watch of pods has begun after the last cut."""
+        await self.pods.watched.wait()
+        return web.Response()
+
+    async def _told_writes(self, request: web.Request) -> web.Response:
+        return web.json_response(self.writes)
 
     async def _webhook(self, request: web.Request) -> web.Response:
         """Where the webhook is and whom to trust; 404 until it is registered."""
@@ -377,6 +368,19 @@ def _failure(code: int, reason: str, message: str) -> web.Response:
 @asynccontextmanager
 async def _served(app: web.Application) -> AsyncIterator[tuple[str, bytes]]:
     """Serve over TLS on loopback; gives the URL and what to verify it against."""
+    tls, authority = _certified()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        yield f"https://127.0.0.1:{runner.addresses[0][1]}", authority
+    finally:
+        await runner.cleanup()
+
+
+def _certified() -> tuple[ssl.SSLContext, bytes]:
+    """A server's TLS context, and the authority to verify it against."""
     now = datetime.now(UTC)
     authority = make_authority(now, timedelta(days=1))
     serving = make_serving(authority, ["127.0.0.1"], now, timedelta(days=1))
@@ -384,14 +388,7 @@ async def _served(app: web.Application) -> AsyncIterator[tuple[str, bytes]]:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(serving.certificate + serving.key)
         tls.load_cert_chain(file.name)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        yield f"https://127.0.0.1:{runner.addresses[0][1]}", authority.certificate
-    finally:
-        await runner.cleanup()
+    return tls, authority.certificate
 
 
 async def _run(arguments: argparse.Namespace) -> None:
@@ -409,4 +406,5 @@ if __name__ == "__main__":
     _parser = argparse.ArgumentParser(description=__doc__)
     for _size in ("nodes", "pods", "applications", "seed"):
         _parser.add_argument(f"--{_size}", type=int, required=True)
-    asyncio.run(_run(_parser.parse_args()))
+    with asyncio.Runner(loop_factory=event_loop()) as _runner:
+        _runner.run(_run(_parser.parse_args()))

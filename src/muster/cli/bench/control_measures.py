@@ -192,7 +192,7 @@ class Measurement:
         return found
 
     async def writes(self) -> dict[str, int]:
-        found: dict[str, int] = (await self._ask("/bench/state"))["writes"]
+        found: dict[str, int] = await self._ask("/bench/writes")
         return found
 
     async def peace(self, seconds: float) -> list[_Window]:
@@ -208,11 +208,8 @@ class Measurement:
 
     async def _relist(self) -> None:
         """Cut the watches; wait until the next ones have begun."""
-        cut = time.monotonic()
-        async with self._http.post(f"{self._server}/bench/expire"):
+        async with self._http.post(f"{self._server}/bench/expire"), self._http.get(f"{self._server}/bench/watched"):
             pass
-        while (await self._ask("/bench/state"))["watched"] < cut:
-            await asyncio.sleep(0.1)
 
     async def _window(self, meanwhile: Any) -> _Window:
         began, cpu = time.monotonic(), self.muster.cpu()
@@ -250,7 +247,13 @@ class Plan(msgspec.Struct, frozen=True):
     """In peace."""
     relists: int
     realtime: bool
-    """Give the processes real-time priority: on a machine shared with others, latencies are theirs else."""
+    """Give the processes real-time priority: on a machine shared with others, latencies are theirs else.
+
+    The stand-in gets a lower one than those who are measured and who measure.
+    """
+
+    def priority(self, rank: int) -> int:
+        return rank if self.realtime else 0
 
 
 async def measure(sizes: Sizes, plan: Plan, log: Path | None) -> Report:
@@ -259,7 +262,7 @@ async def measure(sizes: Sizes, plan: Plan, log: Path | None) -> Report:
     Raises ``PermissionError`` when real-time priority is asked for and not allowed.
     """
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
-        async with _running(["-m", _STANDIN, *sizes.options()], realtime=plan.realtime) as standin:
+        async with _running(["-m", _STANDIN, *sizes.options()], priority=plan.priority(1)) as standin:
             place = msgspec.json.decode(await standin.hear(), type=_Place)
             port = _free_port()
             config = _configuration(Path(folder), place, port)
@@ -270,7 +273,7 @@ async def measure(sizes: Sizes, plan: Plan, log: Path | None) -> Report:
                 ) as http,
                 _running(
                     ["-m", "muster.cli.main", "serve", "--config", str(config)],
-                    realtime=plan.realtime,
+                    priority=plan.priority(2),
                     log=log or Path(folder, "muster.log"),
                 ) as muster,
             ):
@@ -284,7 +287,7 @@ async def _measure(measurement: Measurement, place: _Place, sizes: Sizes, plan: 
     trusted = place.authority + b64decode(webhook["caBundle"])
     given = {"target": webhook["url"], "standin": place.server, "authorities": trusted.decode()}
     options = [*sizes.options(), f"--rate={plan.rate}"]
-    async with _running(["-m", _LOAD, *options], realtime=plan.realtime) as load:
+    async with _running(["-m", _LOAD, *options], priority=plan.priority(2)) as load:
         await load.say(msgspec.json.encode(given))
         await load.hear()
         await asyncio.sleep(WARM_UP)
@@ -338,9 +341,7 @@ def _configuration(folder: Path, place: _Place, management_port: int) -> Path:
         "kind": "Config",
         "current-context": "bench",
         "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-        "clusters": [
-            {"name": "bench", "cluster": {"server": place.server, "certificate-authority-data": authority}}
-        ],
+        "clusters": [{"name": "bench", "cluster": {"server": place.server, "certificate-authority-data": authority}}],
         "users": [{"name": "bench", "user": {"token": "bench"}}],
     }
     (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig), encoding="utf-8")
@@ -362,10 +363,8 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def _running(
-    arguments: Sequence[str], *, realtime: bool, log: Path | None = None
-) -> AsyncIterator[Process]:
-    """This Python with ``arguments``; with ``log``, its output goes there."""
+async def _running(arguments: Sequence[str], *, priority: int = 0, log: Path | None = None) -> AsyncIterator[Process]:
+    """This Python with ``arguments``; with ``log``, its output goes there. ``priority`` above 0 is a real-time one."""
     with (log or Path(os.devnull)).open("wb") as output:
         started = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -377,8 +376,8 @@ async def _running(
         )
         process = Process(started)
         try:
-            if realtime:
-                os.sched_setscheduler(started.pid, os.SCHED_RR, os.sched_param(1))
+            if priority:
+                os.sched_setscheduler(started.pid, os.SCHED_RR, os.sched_param(priority))
             yield process
         finally:
             await process.end()

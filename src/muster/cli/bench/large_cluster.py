@@ -30,7 +30,7 @@ from muster.devcluster.submission_objects import (
 from muster.devcluster.virtual_application import VirtualApplication
 from muster.kube import objects as k
 from muster.scheduling.config import SchedulerConfig
-from muster.scheduling.model import GangStatus, Phase, PodShape, Reservation, Slot
+from muster.scheduling.model import GangStatus, Phase, Reservation, Slot
 from muster.spark import names
 
 Object = dict[str, Any]
@@ -407,7 +407,7 @@ def _fields(value: Any) -> Object:
     if isinstance(value, dict):
         return {f"f:{key}": _fields(item) for key, item in value.items()}
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        named = {}
+        named: Object = {}
         for item in value:
             key = next(name for name in ("name", "type", "containerPort", "uid", "key", *item) if name in item)
             encoded = msgspec.json.encode({key: item[key]}).decode() if isinstance(item[key], str | int) else "{}"

@@ -22,6 +22,7 @@ import msgspec
 
 from muster.cli.bench.api_server_standin import Admitted, Happened
 from muster.cli.bench.large_cluster import LargeApplication, LargeCluster
+from muster.control.process import event_loop
 
 AT_ONCE = 30
 """Applications that get executors at the same time."""
@@ -51,7 +52,9 @@ class _Answer(msgspec.Struct):
 
 
 class Load:
-    def __init__(self, cluster: LargeCluster, http: aiohttp.ClientSession, target: str, standin: str, seed: int) -> None:
+    def __init__(
+        self, cluster: LargeCluster, http: aiohttp.ClientSession, target: str, standin: str, seed: int
+    ) -> None:
         self._cluster = cluster
         self._http = http
         self._target = target
@@ -85,6 +88,8 @@ class Load:
         """Executors to ask about, the applications of the moment in turn."""
         at_once = min(AT_ONCE, max(1, len(self._cluster.applications) // 4))
         waves, preparing = ([self._begin() for _ in range(at_once)] for _ in range(2))
+        for position, (_, new) in enumerate(waves):
+            del new[1 + len(new) * position // at_once :]  # they began at different times
         while True:
             for position in range(at_once):
                 app, new = waves[position]
@@ -157,4 +162,5 @@ if __name__ == "__main__":
     for _size in ("nodes", "pods", "applications", "seed"):
         _parser.add_argument(f"--{_size}", type=int, required=True)
     _parser.add_argument("--rate", type=float, required=True)
-    asyncio.run(_run(_parser.parse_args()))
+    with asyncio.Runner(loop_factory=event_loop()) as _runner:
+        _runner.run(_run(_parser.parse_args()))
