@@ -251,6 +251,18 @@ def test_pending_executors_above_the_target_are_deleted_after_a_minute() -> None
     assert deleted == [(90.0, DeletePending((3, 4)))]
 
 
+def test_nothing_is_due_before_the_pass_that_deletes_them() -> None:
+    driver = Driver(dynamic(initial=4, maximum=4, run_seconds=30, tail_seconds=300))
+    driver.step()
+    driver.come_up(1, 2)
+    driver.seen(3, 4)
+    driver.until(89.5)
+    driver.step()  # a pass; the next one is a second later, the work ends in between
+    driver.now = 90.0
+    assert not any(isinstance(each, DeletePending) for each in driver.step())
+    assert driver.allocation.next_step(driver.now) == 90.5
+
+
 def test_durations_are_read_as_spark_writes_them() -> None:
     settings = static(1, **{"spark.kubernetes.allocation.batch.delay": "500ms"})
     assert settings.batch_delay == 0.5

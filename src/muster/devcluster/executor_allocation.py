@@ -245,7 +245,7 @@ class ExecutorAllocation:
             if self.target < self._needed():
                 due.append(self._next_growth)
             due += [at + self.settings.idle_timeout for at in self._idle().values()]
-            due += self._excess_ages()
+            due += [max(at, self._next_pass) for at in self._excess_ages()]  # only a pass deletes them
         return max(now, min(due))
 
     def _stop(self, exit_code: int, reason: str = "") -> Stop:

@@ -266,6 +266,8 @@ class _Driver:
                 timeout = None if math.isinf(seconds) else self._pace.real(seconds)
                 await asyncio.wait((news, terminated), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 news.cancel()
+            else:
+                await asyncio.sleep(0)  # others must have their turn, whatever is due now
         return SIGTERM_EXIT_CODE
 
     async def _carry_out(self, instruction: Instruction) -> None:
