@@ -113,6 +113,18 @@ def test_host_ports_forbid_binding() -> None:
     assert pin_reasons(pod.spec) == ("it asks for host ports",)
 
 
+def test_the_network_of_the_node_forbids_binding() -> None:
+    assert pin_reasons(pod_of(container("1", "1Gi"), hostNetwork=True).spec) == ("it asks for host ports",)
+
+
+def test_a_claim_that_spark_makes_on_demand_forbids_binding() -> None:
+    # MountVolumesFeatureStep: the claim is created after the pod, so that nobody can look at it at admission
+    pod = executor_pod()
+    claim = f"{pod['metadata']['name']}-pvc-0"
+    pod["spec"]["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": claim}})
+    assert pod_from(decoded(pod)).pin_reasons == ("it mounts a persistent volume claim",)
+
+
 def test_a_plain_executor_may_be_born_bound() -> None:
     assert pin_reasons(decoded(executor_pod()).spec) == ()
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from muster.devcluster.control_plane import ControlPlane
+
 Manifest = Mapping[str, Any]
 
 
@@ -63,6 +65,12 @@ def uses(log: Path, user: str) -> Iterator[Use]:
             "" if verb == "create" and not subresource else about.get("name", ""),
             event.get("responseStatus", {}).get("code", 0),
         )
+
+
+def bound_by_kube_scheduler(plane: ControlPlane) -> set[str]:
+    """Names of the pods that it gave their node."""
+    calls = uses(plane.audit_log, "system:kube-scheduler")
+    return {call.name for call in calls if call.resource == "pods/binding" and call.code == 201}
 
 
 def permissions(role: Manifest) -> list[Permission]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from msgspec.structs import replace
 
 from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
@@ -322,6 +323,21 @@ def test_slots_on_a_tainted_node_move_before_executors_come(cluster: Cluster) ->
 
     assert app.slots() == {"node-2": 2}
     assert app.start_executor().node == "node-2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"unschedulable": True}, {"ready": False}, {"taints": (Taint("maintenance", "NoSchedule"),)}],
+    ids=["cordoned", "not ready", "tainted"],
+)
+def test_executors_are_never_bound_to_a_node_that_is_closed_to_them(
+    cluster: Cluster, change: dict[str, object]
+) -> None:
+    app = cluster.with_nodes(1).submit(static(2)).expect_started()
+
+    cluster.change_node("node-1", **change)
+
+    assert cluster.ask(app.executor()).mode is Mode.HOLD
 
 
 def notebook_executor(name: str = "exec-1") -> Pod:
