@@ -6,8 +6,9 @@ from typing import cast
 
 from muster.cli.arguments import Formatter, SubParsers, example
 from muster.cli.bench import control, core
+from muster.cli.bench.kubernetes import command as kubernetes
 
-_SUITES = (core, control)
+_SUITES = (core, control, kubernetes)
 
 
 def add_parser(commands: SubParsers) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -90,7 +89,3 @@ def parse_shape(text: str) -> Shape:
     if driver != "1" or not plus or not executors.isdecimal() or int(executors) < 1:
         raise ValueError(f"expected one driver and at least one executor such as 1+10, got {text!r}")
     return Shape(int(executors))
-
-
-def unique(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(values))
