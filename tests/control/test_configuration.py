@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from muster.control.config import ConfigError, ServeConfig, load, parse, parse_duration
+from muster.control.config import Certificates, ConfigError, ServeConfig, Webhook, load, parse, parse_duration
+from muster.control.metrics import Metrics
+from muster.control.serve import Service
+from muster.control.settings import certificate_lifetimes
+from muster.kube.client import Client
+from muster.kube.config import ClusterAccess
 
 
 def test_no_file_gives_the_defaults() -> None:
@@ -72,3 +78,28 @@ def test_durations_are_written_as_kubernetes_writes_them(text: str, seconds: flo
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_duration(text)
+
+
+def test_certificates_last_as_long_as_they_are_told_and_an_authority_settles_for_four_checks() -> None:
+    short = Certificates(lifetime="24h", authority_lifetime="240h", check_interval="1m")
+    lifetimes = certificate_lifetimes(short)
+    assert (lifetimes.serving, lifetimes.authority) == (timedelta(days=1), timedelta(days=10))
+    assert lifetimes.settling == timedelta(minutes=4)
+
+
+@pytest.mark.parametrize(
+    ("certificates", "said"),
+    [
+        (Certificates(cert_file="tls.crt"), "certFile and keyFile belong together"),
+        (Certificates(ca_file="ca.crt"), "caFile needs both"),
+        (Certificates(lifetime="5m"), "checkInterval = 30s, lifetime = 5m, authorityLifetime = 87600h"),
+        (Certificates(lifetime="8760h", authority_lifetime="24h"), "not longer than the authority's"),
+        (Certificates(check_interval="0s"), "checkInterval = 0s"),
+    ],
+)
+async def test_certificates_that_cannot_be_served_end_the_start(certificates: Certificates, said: str) -> None:
+    config = ServeConfig(webhook=Webhook(certificates=certificates))
+    client = Client(ClusterAccess("http://127.0.0.1:1", "nowhere"))
+    with pytest.raises(ConfigError) as failure:
+        Service(config, client, Metrics(), "replica")
+    assert said in str(failure.value)

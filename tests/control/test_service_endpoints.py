@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import ssl
@@ -135,6 +136,22 @@ async def test_why_refuses_what_it_cannot_answer_in_words() -> None:
             answered, text = await management(cluster, path)
             assert answered == status
             assert said in json.loads(text)["error"]
+
+
+async def test_a_stopping_replica_holds_executors_and_sends_its_callers_to_the_others() -> None:
+    webhook = {"port": 0, "url": "https://127.0.0.1:0/mutate", "shutdownDelay": "3s"}
+    async with running_cluster(ONE_NODE, webhook=webhook) as cluster, webhook_of(cluster) as http:
+        assert cluster.service is not None
+        async with http.post("/mutate", data=review_of(executor_pod())) as answer:
+            assert answer.headers.get("Connection") != "close"
+        cluster.service.stop()
+        await cluster.until(
+            lambda: cluster.service and not cluster.service.election.is_leader(), "the lease is given up"
+        )
+        async with http.post("/mutate", data=review_of(executor_pod(2))) as answer:
+            assert answer.headers["Connection"] == "close"
+            patch = json.loads(base64.b64decode((await answer.json())["response"]["patch"]))
+        assert {"op": "add", "path": "/spec/schedulingGates", "value": [{"name": "muster.dev/gang"}]} in patch
 
 
 @asynccontextmanager
