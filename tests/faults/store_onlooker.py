@@ -1,0 +1,207 @@
+"""Looks at every change in the API server's store, and says what must never be seen there.
+
+It knows the rules, not Muster: requests and annotations of pods, ``spec`` of gangs, allocatable of nodes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from muster.cluster.resources import Resources
+from muster.devcluster.storage import Change, Object, Store
+from muster.devcluster.virtual_application import VirtualApplication
+
+GATE = "muster.dev/gang"
+SLOT, EXTRA = "muster.dev/slot", "muster.dev/extra"
+GANGS = "gangs.muster.dev"
+_UNREPEATABLE = ("secrets", "mutatingwebhookconfigurations.admissionregistration.k8s.io")
+"""Keys and certificates are really random."""
+
+
+class Onlooker:
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self.wanted: dict[str, VirtualApplication] = {}
+        """By application id."""
+        self.violations: list[str] = []
+        self.history: list[str] = []
+        """Every write, with a digest of what was written."""
+        self.reserved: list[str] = []
+        """Application ids in the order in which they were first reserved."""
+        self.ungated: set[str] = set()
+        """Applications whose driver was created while nobody answered for Muster."""
+        self._nodes_lost = False
+        store.listen(self._see)
+
+    @property
+    def digest(self) -> str:
+        return blake2b("\n".join(self.history).encode(), digest_size=8).hexdigest()
+
+    def _see(self, collection: str, change: Change) -> None:
+        data = change.record.data
+        if collection in _UNREPEATABLE or b"BEGIN CERTIFICATE" in data:
+            data = b""
+        digest = blake2b(data, digest_size=6).hexdigest()
+        name = "/".join(change.record.key)
+        self.history.append(f"{self._now():.6f} {change.verb} {collection} {name} {digest}")
+        if collection == "pods" and change.verb != "DELETED":
+            self._pod(change.record.obj, change.before.obj if change.before else None)
+        elif collection == GANGS and change.verb != "DELETED":
+            self._gang(change.record.obj)
+        elif collection == "nodes" and change.verb == "DELETED":
+            self._nodes_lost = True
+
+    def _pod(self, pod: Object, before: Object | None) -> None:
+        if not _application(pod):
+            return
+        if _role(pod) == "driver":
+            self._driver(pod, before)
+        node, node_before = _place(pod), _place(before) if before else ""
+        if node_before and node != node_before:
+            self._violated(f"{_name(pod)} was moved from {node_before} to {node}")
+        if node and not node_before:
+            self._check_node(node, f"{_name(pod)} came")
+            self._check_slots_are_single(_application(pod))
+
+    def _driver(self, pod: Object, before: Object | None) -> None:
+        application = _application(pod)
+        if before is None and not _is_gated(pod):
+            self.ungated.add(application)
+        if before is not None and _is_gated(before) and not _is_gated(pod):
+            gang = self._gang_of(application)
+            if not _place(pod):
+                self._violated(f"{_name(pod)} was released without a gang")
+            elif gang is None or gang["spec"].get("driverNode") != _place(pod):
+                self._violated(f"{_name(pod)} was released before its reservation was durable")
+        bound = pod["spec"].get("nodeName") and not (before or pod)["spec"].get("nodeName")
+        if bound and application not in self.ungated:
+            self._check_all_or_nothing(pod)
+
+    def _check_all_or_nothing(self, driver: Object) -> None:
+        application = _application(driver)
+        wanted, gang = self.wanted[application].executors, self._gang_of(application)
+        slots = _slots(gang) if gang else {}
+        if sum(slots.values()) < wanted:
+            self._violated(f"{_name(driver)} starts with {sum(slots.values())} of {wanted} slots")
+        nodes = self._store.collection("nodes")
+        if not self._nodes_lost and any(nodes.get("", node) is None for node in slots):
+            self._violated(f"{_name(driver)} starts with slots on nodes that do not exist: {sorted(slots)}")
+
+    def _gang(self, gang: Object) -> None:
+        application = gang["metadata"]["name"]
+        slots = _slots(gang)
+        if slots and application not in self.reserved:
+            self.reserved.append(application)
+        for node in slots:
+            self._check_node(node, f"gang {application} was written")
+
+    def _check_slots_are_single(self, application: str) -> None:
+        gang = self._gang_of(application)
+        if gang is not None and _slots(gang):
+            filling = sum(_fills_slot(pod) for pod in self._pods() if _application(pod) == application)
+            if filling > gang["spec"]["minExecutors"]:
+                self._violated(f"{application}: {filling} pods in {gang['spec']['minExecutors']} slots")
+
+    def _check_node(self, name: str, why: str) -> None:
+        record = self._store.collection("nodes").get("", name)
+        if record is None:
+            return
+        here = [pod for pod in self._pods() if _place(pod) == name]
+        if any(not _annotations(pod).get(SLOT) for pod in here):
+            return  # placed by others while nobody answered for Muster: what it reserved there gives way
+        used = sum((_requests(pod) for pod in here), Resources())
+        for requests in self._reserved_on(name):
+            used += requests
+        allocatable = Resources.parse(record.obj["status"]["allocatable"])
+        for resource, amount in used.amounts:
+            if amount > allocatable.get(resource):
+                self._violated(f"{name} is overcommitted in {resource}, {amount} of {allocatable.get(resource)}: {why}")
+
+    def _reserved_on(self, node: str) -> Iterator[Resources]:
+        """What unfilled slots and slots of gated drivers take, as lenient as the gangs' age allows."""
+        by_application: defaultdict[str, list[Object]] = defaultdict(list)
+        for pod in self._pods():
+            by_application[_application(pod)].append(pod)
+        for record in self._store.collection(GANGS).scan():
+            spec = record.obj["spec"]
+            pods = by_application[spec["applicationId"]]
+            driver = next((pod for pod in pods if _role(pod) == "driver"), None)
+            if driver is None:
+                continue  # it has ended: what it held is free
+            if _is_gated(driver) and spec.get("driverNode") == node:
+                yield _requests(driver)
+            filled: defaultdict[str, int] = defaultdict(int)
+            for pod in pods:
+                if _role(pod) == "executor":  # also those above the minimum: they move up when one of it ends
+                    filled[_place(pod)] += 1
+            left = {at: max(0, count - filled[at]) for at, count in _slots(record.obj).items()}
+            surplus = sum(left.values()) - max(0, spec["minExecutors"] - sum(filled.values()) + filled[""])
+            for _ in range(max(0, left.get(node, 0) - max(0, surplus))):
+                yield Resources.parse(spec["executor"]["shape"]["requests"])
+
+    def _pods(self) -> Iterator[Object]:
+        """Those that take room, or will."""
+        for record in self._store.collection("pods").scan():
+            if record.obj["status"].get("phase") not in ("Succeeded", "Failed"):
+                yield record.obj
+
+    def _gang_of(self, application: str) -> Object | None:
+        records = self._store.collection(GANGS).scan()
+        return next((r.obj for r in records if r.obj["metadata"]["name"] == application), None)
+
+    def _violated(self, what: str) -> None:
+        self.violations.append(f"at {self._now():.3f}: {what}")
+
+
+def _name(pod: Object) -> str:
+    name: str = pod["metadata"]["name"]
+    return name
+
+
+def _labels(pod: Object) -> Mapping[str, str]:
+    return pod["metadata"].get("labels") or {}
+
+
+def _application(pod: Object) -> str:
+    return _labels(pod).get("spark-app-selector", "")
+
+
+def _role(pod: Object) -> str:
+    return _labels(pod).get("spark-role", "")
+
+
+def _place(pod: Object) -> str:
+    """Where it is or is going to be."""
+    return str(pod["spec"].get("nodeName") or _annotations(pod).get(SLOT, ""))
+
+
+def _annotations(pod: Object) -> Mapping[str, Any]:
+    return pod["metadata"].get("annotations") or {}
+
+
+def _is_gated(pod: Object) -> bool:
+    return any(gate["name"] == GATE for gate in pod["spec"].get("schedulingGates") or ())
+
+
+def _fills_slot(pod: Object) -> bool:
+    """An executor to whom Muster gave one of its gang's slots."""
+    notes = _annotations(pod)
+    return _role(pod) == "executor" and bool(notes.get(SLOT)) and notes.get(EXTRA) != "true"
+
+
+def _slots(gang: Object) -> dict[str, int]:
+    slots: defaultdict[str, int] = defaultdict(int)
+    for slot in gang["spec"].get("slots") or ():
+        slots[slot["node"]] += slot["count"]
+    return dict(slots)
+
+
+def _requests(pod: Object) -> Resources:
+    """Spark's pods have one container and no init containers here."""
+    containers = pod["spec"]["containers"]
+    asked = (Resources.parse(container["resources"].get("requests") or {}) for container in containers)
+    return sum(asked, Resources.parse({"pods": "1"}))
