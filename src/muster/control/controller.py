@@ -243,7 +243,7 @@ class Controller:
         if self._config.validate:
             self.scheduler.validate()
         for decision in decisions:
-            self._metrics.decisions.labels(type(decision).__name__).inc()
+            self._metrics.decided(type(decision).__name__)
             self._observe(decision)
             self._outbox.push(decision)
 

@@ -57,7 +57,7 @@ def application_key(pod: k.Pod, namespace: str = "") -> str:
 def created_at(pod: k.Pod) -> float:
     """Seconds since the epoch; 0 at admission, when the pod has no timestamp yet."""
     stamp = pod.metadata.creation_timestamp
-    return parse_time(stamp) if stamp else 0.0
+    return _seconds(stamp) if stamp else 0.0
 
 
 def has_ended(pod: k.Pod) -> bool:
@@ -65,7 +65,8 @@ def has_ended(pod: k.Pod) -> bool:
 
 
 def is_gated(pod: k.Pod) -> bool:
-    return any(gate.name == names.GANG_GATE for gate in pod.spec.scheduling_gates)
+    gates = pod.spec.scheduling_gates
+    return bool(gates) and any(gate.name == names.GANG_GATE for gate in gates)
 
 
 def is_ours(pod: k.Pod, scheduler_names: Collection[str]) -> bool:
@@ -86,7 +87,7 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
     spark = is_ours(pod, scheduler_names)
     role = role_of(pod) if spark else Role.OTHER
     executor = role is Role.EXECUTOR
-    annotations = meta.annotations
+    labels, annotations = meta.labels, meta.annotations
     # names that many pods share are kept once
     return Pod(
         namespace=sys.intern(meta.namespace or namespace),
@@ -97,7 +98,7 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         created=created_at(pod),
         role=role,
         application=sys.intern(application_key(pod, namespace)) if spark else "",
-        profile=_profile(pod) if spark else 0,
+        profile=_profile(labels) if spark else 0,
         constraints=constraints_of(spec) if spark else UNCONSTRAINED,
         gated=spark and is_gated(pod),
         running=status.phase == "Running",
@@ -126,8 +127,10 @@ def pin_reasons(spec: k.PodSpec) -> tuple[str, ...]:
     affinity = spec.affinity
     claims = ephemeral = False
     for volume in spec.volumes:
-        claims = claims or volume.persistent_volume_claim is not None
-        ephemeral = ephemeral or volume.ephemeral is not None
+        if volume.persistent_volume_claim is not None:
+            claims = True
+        if volume.ephemeral is not None:
+            ephemeral = True
     reasons = []
     if claims:
         reasons.append("it mounts a persistent volume claim")
@@ -197,6 +200,9 @@ def _requests(
     return total + Resources.parse(dict(overhead)) if overhead else total
 
 
+_seconds = lru_cache(_SHARED)(parse_time)
+
+
 def _items(amounts: Mapping[str, str]) -> _Items:
     return tuple(amounts.items())
 
@@ -236,8 +242,11 @@ def _constraints(
 
 
 def _asks_host_ports(spec: k.PodSpec) -> bool:
-    containers = (*(spec.containers or ()), *spec.init_containers)
-    return any(port.host_port for container in containers for port in container.ports)
+    for container in (*(spec.containers or ()), *spec.init_containers):
+        for port in container.ports:
+            if port.host_port:
+                return True
+    return False
 
 
 def _owner(pod: k.Pod) -> str:
@@ -255,8 +264,8 @@ def _term(term: k.NodeSelectorTerm) -> Term:
     )
 
 
-def _profile(pod: k.Pod) -> int:
-    text = pod.metadata.labels.get(names.SPARK_EXEC_RESOURCE_PROFILE_LABEL, "")
+def _profile(labels: Mapping[str, str]) -> int:
+    text = labels.get(names.SPARK_EXEC_RESOURCE_PROFILE_LABEL, "")
     return int(text) if text.isdecimal() else names.DEFAULT_RESOURCE_PROFILE_ID
 
 

@@ -84,6 +84,7 @@ class Metrics:
         )
         self._gc_started = 0.0
         self._event_seconds: dict[str, Histogram] = {}
+        self._decisions: dict[str, Counter] = {}
         info = Gauge("muster_build_info", "1; the version is in the label", ["version"], registry=r)
         info.labels(version("spark-muster")).set(1)
 
@@ -93,6 +94,13 @@ class Metrics:
         if of_event is None:  # looking a label up costs more than observing
             of_event = self._event_seconds[event] = self.event_seconds.labels(event)
         of_event.observe(seconds)
+
+    def decided(self, decision: str) -> None:
+        """The scheduler made one decision."""
+        of_decision = self._decisions.get(decision)
+        if of_decision is None:
+            of_decision = self._decisions[decision] = self.decisions.labels(decision)
+        of_decision.inc()
 
     def render(self) -> bytes:
         """The text exposition format."""

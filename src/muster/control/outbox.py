@@ -190,8 +190,16 @@ class Outbox:
         return lane
 
     def _kick(self, lane: _Lane) -> None:
-        if lane.task is None and not self._closed:
+        if lane.task is not None or self._closed:
+            return
+        if lane.busy(self._clock()):
             lane.task = asyncio.create_task(self._run(lane), name=f"outbox {lane.key}")
+        elif self._may_write():
+            self._rest(lane)  # most often a status that changed again before its time
+
+    def _wake(self, lane: _Lane) -> None:
+        lane.wake = None
+        self._kick(lane)
 
     async def _run(self, lane: _Lane) -> None:
         attempt = 0
@@ -219,10 +227,15 @@ class Outbox:
                 self._lanes.pop(lane.key, None)
             return
         wait = lane.status_wait(self._clock())
-        if wait is not None:
-            if lane.wake is not None:
-                lane.wake.cancel()
-            lane.wake = asyncio.get_running_loop().call_later(max(wait, 0.01), self._kick, lane)
+        if wait is None:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(wait, 0.01)
+        if lane.wake is not None:
+            if lane.wake.when() <= due:
+                return  # it looks again then
+            lane.wake.cancel()
+        lane.wake = loop.call_at(due, self._wake, lane)
 
     async def _step(self, lane: _Lane) -> None:
         if lane.reservation_due():

@@ -56,7 +56,8 @@ def pod_seen(state: State, pod: Pod) -> None:
             occupancy.forget(state, record)
         return
     if record is None:
-        record = state.pods[pod.namespace, pod.name] = PodRecord(pod)
+        record = PodRecord(pod)
+        state.pods[record.id] = record
     first, record.seen, record.pod = not record.seen, True, pod
     if not spark:
         occupancy.settle(state, record)

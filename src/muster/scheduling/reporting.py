@@ -88,8 +88,9 @@ def slots_by_node(gang: Gang) -> dict[str, int]:
     slots = dict(gang.free)
     filled = gang.minimum - gang.unfilled - gang.owed if gang.holds else 0
     if filled > 0:
-        placed = (record for _, record in sorted(gang.pods.items()) if record.in_gang)
-        for record in islice(placed, filled):
+        pods = gang.pods
+        chosen = pods.values() if gang.placed_in_gang <= filled else (pods[key] for key in sorted(pods))
+        for record in islice((record for record in chosen if record.in_gang), filled):
             slots[record.room] = slots.get(record.room, 0) + 1
     return slots
 
