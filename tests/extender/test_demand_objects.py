@@ -12,10 +12,12 @@ from muster.control.extender.demands import (
     Demand,
     DemandPhase,
     DemandSpec,
+    DemandStatus,
     DemandUnit,
     application_units,
     executor_units,
     new_demand,
+    ours_under_their_status,
 )
 from muster.control.extender.pods import application_id, application_of, instance_group
 from tests.extender.spark_objects import ANNOTATIONS, cases, driver_pod
@@ -119,3 +121,13 @@ def test_what_an_autoscaler_wrote_is_read() -> None:
     assert demand.status.fulfilled_zone == "z2"
     assert demand.spec == DemandSpec((DemandUnit({}, 1, None),), "ig")
     assert DEMANDS.path("ns", "demand-x") == "/apis/scaler.palantir.com/v1alpha2/namespaces/ns/demands/demand-x"
+
+
+def test_writing_over_a_demand_leaves_its_status_to_the_autoscaler() -> None:
+    units = (DemandUnit({"cpu": "1"}, 1),)
+    ours = new_demand(driver_pod(), "app-1", "batch", units, single_zone=False)
+    status = DemandStatus(DemandPhase.FULFILLED, "2023-04-20T12:00:00Z")
+    metadata = msgspec.structs.replace(ours.metadata, uid="u", resource_version="7")
+    theirs = Demand(metadata, DemandSpec(instance_group="old"), status)
+    written_over = ours_under_their_status(theirs, ours)
+    assert (written_over.metadata, written_over.spec, written_over.status) == (metadata, ours.spec, status)

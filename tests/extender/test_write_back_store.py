@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from muster.control.extender.object_states import queue_index
 from muster.control.extender.write_back import (
     LATE_SECONDS,
     Happened,
@@ -17,9 +18,9 @@ from muster.control.extender.write_back import (
     ObjectMissingError,
     Verb,
     WriteBack,
-    queue_index,
 )
 from muster.kube.list_watch import Added, Deleted, Modified, Synced
+from muster.kube.objects import ObjectMeta
 from tests.extender.spark_objects import cases
 from tests.extender.stored_objects import THINGS, Server, Thing, lost_answer, refusal, thing
 from tests.virtual_time import run_virtual
@@ -287,7 +288,7 @@ def test_a_pending_change_wins_over_an_edit_by_others() -> None:
 
 def test_labels_of_others_survive_our_writes() -> None:
     async def story(store: WriteBack[Thing], server: Server) -> None:
-        labelled = Thing(thing("a").metadata.__class__(name="a", namespace="ns", labels={"team": "x"}), "old")
+        labelled = Thing(ObjectMeta(name="a", namespace="ns", labels={"team": "x"}), "old")
         store.observed(Added(server.put(labelled)))
         store.update(thing("a", "new"))
 
@@ -532,6 +533,28 @@ def test_operations_on_what_is_not_there() -> None:
         store.observed(Deleted("ns", "a", "uid"))
 
     assert memory(told(story)[0]) == {}
+
+
+def test_an_error_nobody_foresaw_strands_no_object() -> None:
+    async def story(store: WriteBack[Thing], server: Server) -> None:
+        server.before = failing(3, RuntimeError("a mistake"), "create")
+        store.create(thing("a", "ours"))
+
+    store, server = told(story)
+    assert memory(store) == stored(server) == {"a": "ours"}
+
+
+def test_a_create_waits_for_the_end_of_an_object_that_is_being_deleted() -> None:
+    async def story(store: WriteBack[Thing], server: Server) -> None:
+        server.put(Thing(ObjectMeta(name="a", namespace="ns", deletion_timestamp="2023-04-20T12:00:00Z"), "going"))
+        store.create(thing("a", "ours"))
+        await asyncio.sleep(5)
+        assert stored(server) == {"a": "going"}
+        assert memory(store) == {"a": "ours"}
+        server.remove("a")
+
+    store, server = told(story, watched=False)
+    assert memory(store) == stored(server) == {"a": "ours"}
 
 
 def test_nothing_is_remembered_of_objects_long_gone() -> None:

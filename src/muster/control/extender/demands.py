@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from muster.cluster.resources import GPU
+from muster.control.extender.object_states import ours_on_top
 from muster.control.extender.pods import Application
 from muster.control.extender.reservations import owned_by
 from muster.kube.kinds import Resource
@@ -75,6 +76,11 @@ class Demand(KubeStruct, frozen=True, omit_defaults=False):
 
 
 DEMANDS = Resource(GROUP, "v1alpha2", "demands", KIND, Demand)
+
+
+def ours_under_their_status(theirs: Demand, ours: Demand) -> Demand:
+    """What is written over a demand: its status is the autoscaler's."""
+    return msgspec.structs.replace(ours_on_top(theirs, ours), status=theirs.status)
 
 
 def demand_name(pod_name: str) -> str:

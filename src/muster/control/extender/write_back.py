@@ -12,6 +12,9 @@ attempts: a write is tried, ever more slowly, until it holds or is no longer wan
 - what was deleted here stays deleted: its uid is remembered until the watch has told of its end, so neither a late
   answer nor a late event brings it back;
 - an answer or event that is older than what is known changes nothing.
+
+``control.outbox`` is another thing: its lanes put unlike writes of one application in order (reservation, release,
+status) and are never read; here every object stands alone, and is read far more often than written.
 """
 
 from __future__ import annotations
@@ -27,19 +30,27 @@ from typing import Generic, TypeVar
 import msgspec
 import structlog
 
+from muster.control.extender.object_states import (
+    QUEUES,
+    Key,
+    as_state_of,
+    is_newer,
+    key_of,
+    metadata_of,
+    not_yet_created,
+    ours_on_top,
+    queue_index,
+    spec_of,
+)
 from muster.kube.client import Client
 from muster.kube.errors import ApiError
 from muster.kube.kinds import Resource
 from muster.kube.list_watch import Added, Deleted, Modified, Synced, WatchedEvent
-from muster.kube.objects import KubeStruct, ObjectMeta
+from muster.kube.objects import KubeStruct
 from muster.kube.retry import RetryPolicy
 
 T = TypeVar("T", bound=KubeStruct)
-Key = tuple[str, str]
-"""Namespace and name."""
 
-QUEUES = 5
-"""Writes under way at a time, as the archived scheduler had workers; also the range of ``queue_index``."""
 MAX_RETRIES = 5
 LATE_SECONDS = 60.0
 """The API server's own time limit of a request: a create whose answer was lost may come true for so long."""
@@ -71,17 +82,6 @@ class ObjectExistsError(Exception):
 
 class ObjectMissingError(Exception):
     """``object does not exist``, in the archived scheduler's words."""
-
-
-def queue_index(namespace: str, name: str, queues: int = QUEUES) -> int:
-    """The queue that the archived scheduler would have put an object's writes in: 32-bit FNV-1a over both names.
-
-    Only metrics still have it, as the tag ``queueindex``.
-    """
-    value = 0x811C9DC5
-    for byte in (namespace + name).encode():
-        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
-    return value % queues
 
 
 class _Retry(Exception):
@@ -175,7 +175,7 @@ class WriteBack(Generic[T]):
 
     def create(self, value: T) -> None:
         """Raises ``ObjectExistsError``."""
-        key = _key(value)
+        key = key_of(value)
         entry = self._entries.setdefault(key, _Entry())
         if entry.wanted is not None:
             raise ObjectExistsError("object already exists")
@@ -185,11 +185,11 @@ class WriteBack(Generic[T]):
 
     def update(self, value: T) -> None:
         """Raises ``ObjectMissingError``."""
-        key = _key(value)
+        key = key_of(value)
         entry = self._entries.get(key)
         if entry is None or entry.wanted is None:
             raise ObjectMissingError("object does not exist")
-        entry.wanted = _versioned(value, _metadata(entry.wanted))
+        entry.wanted = as_state_of(value, metadata_of(entry.wanted))
         self._touch(key, entry)
 
     def delete(self, namespace: str, name: str) -> bool:
@@ -198,7 +198,7 @@ class WriteBack(Generic[T]):
         entry = self._entries.get(key)
         if entry is None or entry.wanted is None:
             return False
-        uid = entry.base or (_metadata(entry.server).uid if entry.server is not None else "")
+        uid = entry.base or (metadata_of(entry.server).uid if entry.server is not None else "")
         if uid and uid not in entry.gone:
             entry.doomed[uid] = None
         entry.creation += 1
@@ -220,29 +220,33 @@ class WriteBack(Generic[T]):
 
     async def drain(self, timeout: float) -> bool:
         """Wait until everything is written; False when ``timeout`` seconds were not enough."""
-        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
-        if not tasks:
-            return True
-        _, late = await asyncio.wait(tasks, timeout=timeout)
-        return not late
+        deadline = self._now() + timeout
+        while tasks := self._tasks():
+            if self._now() >= deadline:
+                return False
+            await asyncio.wait(tasks, timeout=deadline - self._now())
+        return True
 
     async def close(self) -> None:
         """Stop where it is."""
         self._closed = True
-        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        tasks = self._tasks()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [entry.task for entry in self._entries.values() if entry.task is not None]
+
     def _seen(self, value: T) -> None:
-        key = _key(value)
+        key = key_of(value)
         entry = self._entries.setdefault(key, _Entry())
         self._take(key, entry, value)
         self._rest(key, entry)
 
     def _take(self, key: Key, entry: _Entry[T], value: T) -> None:
         """A state of the API server that we did not write, or not knowingly."""
-        uid = _metadata(value).uid
+        uid = metadata_of(value).uid
         if not self._stays(entry, value):
             return
         if entry.wanted is None and self._is_late_create(entry, value):
@@ -252,14 +256,14 @@ class WriteBack(Generic[T]):
 
     def _follow(self, key: Key, entry: _Entry[T], value: T) -> None:
         """Memory after news of the object under this name."""
-        uid = _metadata(value).uid
+        uid = metadata_of(value).uid
         unwritten = entry.wanted is not None and entry.written < entry.revision
         if unwritten and entry.wanted is not None and entry.base in ("", uid):
-            entry.wanted = _versioned(entry.wanted, _metadata(value))
+            entry.wanted = as_state_of(entry.wanted, metadata_of(value))
             return
         before = entry.wanted
         entry.wanted, entry.base, entry.written = value, uid, entry.revision
-        if before is None or msgspec.structs.replace(value, metadata=_metadata(before)) != before:
+        if before is None or msgspec.structs.replace(value, metadata=metadata_of(before)) != before:
             self._changed(key, value)
 
     def _removed(self, key: Key, uid: str) -> None:
@@ -272,7 +276,7 @@ class WriteBack(Generic[T]):
             entry.ended.add(uid)
         else:
             entry.gone.pop(uid, None)
-        if entry.server is not None and _metadata(entry.server).uid == uid:
+        if entry.server is not None and metadata_of(entry.server).uid == uid:
             entry.server = None
         if entry.wanted is not None and entry.base == uid:
             self._lose(key, entry)
@@ -296,8 +300,8 @@ class WriteBack(Generic[T]):
     def _learn(self, entry: _Entry[T], value: T) -> bool:
         """Remember the API server's state, unless a newer one is known."""
         if entry.server is not None:
-            known, told = _metadata(entry.server).resource_version, _metadata(value).resource_version
-            if not _is_newer(told, known):
+            known, told = metadata_of(entry.server).resource_version, metadata_of(value).resource_version
+            if not is_newer(told, known):
                 return False
         entry.server = value
         return True
@@ -305,15 +309,15 @@ class WriteBack(Generic[T]):
     @staticmethod
     def _stays(entry: _Entry[T], value: T) -> bool:
         """Whether this object is not one that was deleted here, or is known to be gone."""
-        uid = _metadata(value).uid
+        uid = metadata_of(value).uid
         return uid not in entry.gone and uid not in entry.doomed
 
     def _is_late_create(self, entry: _Entry[T], value: T) -> bool:
         """Whether this is what we tried to create, got no answer for, and no longer want."""
         attempts = [entry.creating, *(attempt for until, attempt in entry.unanswered if self._now() <= until)]
-        owners, spec = _metadata(value).owner_references, _spec(value)
+        owners, spec = metadata_of(value).owner_references, spec_of(value)
         return any(
-            attempt is not None and _metadata(attempt).owner_references == owners and _spec(attempt) == spec
+            attempt is not None and metadata_of(attempt).owner_references == owners and spec_of(attempt) == spec
             for attempt in attempts
         )
 
@@ -343,6 +347,11 @@ class WriteBack(Generic[T]):
                 except _Retry as retry:
                     failures += 1
                     await asyncio.sleep(self._wait(key, retry, failures))
+                except Exception:
+                    # whatever a listener does wrong must not strand the object
+                    failures += 1
+                    _log.exception("write ended by an error", object=key)
+                    await asyncio.sleep(self._backoff.delay(failures, self._jitter()))
         finally:
             entry.task = None
             for uid in entry.ended:
@@ -377,13 +386,13 @@ class WriteBack(Generic[T]):
         """An object under the name that is yet to be created, and which stays: it becomes ours."""
         there = entry.server
         if entry.wanted is not None and not entry.base and there is not None and self._stays(entry, there):
-            metadata = _metadata(there)
+            metadata = metadata_of(there)
             if metadata.deletion_timestamp is None:
                 entry.base = metadata.uid
 
     async def _create(self, key: Key, entry: _Entry[T], value: T) -> None:
         creation, revision = entry.creation, entry.revision
-        body = msgspec.structs.replace(value, metadata=_unversioned(_metadata(value)))
+        body = msgspec.structs.replace(value, metadata=not_yet_created(metadata_of(value)))
         self._happened(Verb.CREATE, Happened.SENT)
         entry.creating = body
         try:
@@ -395,7 +404,7 @@ class WriteBack(Generic[T]):
             return
         finally:
             entry.creating = None
-        uid = _metadata(answer).uid
+        uid = metadata_of(answer).uid
         if entry.creation != creation:
             if uid not in entry.gone:
                 entry.doomed[uid] = None  # deleted here while it was being created
@@ -446,7 +455,7 @@ class WriteBack(Generic[T]):
         if uid in entry.doomed:  # else the watch has told of its end already
             del entry.doomed[uid]
             entry.gone[uid] = self._lists
-        if entry.server is not None and _metadata(entry.server).uid == uid:
+        if entry.server is not None and metadata_of(entry.server).uid == uid:
             entry.server = None
 
     async def _look(self, key: Key, entry: _Entry[T], verb: Verb) -> None:
@@ -489,50 +498,6 @@ class WriteBack(Generic[T]):
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def ours_on_top(theirs: T, ours: T) -> T:
-    """Our content under their metadata; labels, annotations and owners of ours on top of theirs."""
-    base, mine = _metadata(theirs), _metadata(ours)
-    metadata = msgspec.structs.replace(
-        base,
-        labels={**base.labels, **mine.labels},
-        annotations={**base.annotations, **mine.annotations},
-        owner_references=mine.owner_references or base.owner_references,
-    )
-    return msgspec.structs.replace(ours, metadata=metadata)
-
-
-def _key(value: KubeStruct) -> Key:
-    metadata = _metadata(value)
-    return metadata.namespace, metadata.name
-
-
-def _metadata(value: KubeStruct) -> ObjectMeta:
-    return value.metadata  # type: ignore[attr-defined, no-any-return]
-
-
-def _versioned(value: T, metadata: ObjectMeta) -> T:
-    """``value`` as a state of the object that ``metadata`` is of."""
-    mine = msgspec.structs.replace(
-        _metadata(value), resource_version=metadata.resource_version, uid=metadata.uid or _metadata(value).uid
-    )
-    return msgspec.structs.replace(value, metadata=mine)
-
-
-def _unversioned(metadata: ObjectMeta) -> ObjectMeta:
-    return msgspec.structs.replace(metadata, resource_version="", uid="")
-
-
-def _spec(value: KubeStruct) -> object:
-    return value.spec  # type: ignore[attr-defined]
-
-
-def _is_newer(told: str, known: str) -> bool:
-    """Within a resource, resourceVersions are numbers that grow (KEP-5504); what is no number is taken for newer."""
-    if told.isdigit() and known.isdigit():
-        return int(told) > int(known)
-    return bool(told) and told != known
 
 
 def _namespace_is_going(error: ApiError) -> bool:
