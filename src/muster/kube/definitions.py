@@ -284,7 +284,8 @@ def _definition(kind: str, plural: str, short: str, scope: str, schema: Schema, 
 
 
 def _column(name: str, path: str, kind: str = "string", priority: int = 0) -> Schema:
-    return {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+    # a zero is left out as the API server leaves it out: else every `kubectl apply` would see a change
+    return {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
 
 
 def _object(description: str, properties: dict[str, Schema], required: list[str] | None = None) -> Schema:
