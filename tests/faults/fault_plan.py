@@ -151,12 +151,13 @@ def draw_plan(
     longest_delay: float,
     weights: Mapping[type[LargeEvent], float],
     most_events: int,
+    fewest_events: int = 1,
     api_down: float = 1.0,
 ) -> FaultPlan:
     """The plan of a seed.
 
     ``weights``: how often each kind of large event is drawn, relative to the others; a kind not named never comes.
-    ``most_events``: at least one and at most so many large events (none when nothing has a weight).
+    ``fewest_events``, ``most_events``: how many large events there are (none when nothing has a weight).
     ``longest_delay``, ``api_down``: seconds, upper bounds.
     """
     luck = random.Random(seed)
@@ -169,7 +170,7 @@ def draw_plan(
         expire_watch=luck.choice((0.05, 0.3)),
     )
     kinds = list(weights)
-    count = luck.randint(1, most_events) if kinds else 0
+    count = luck.randint(fewest_events, most_events) if kinds else 0
     events: list[LargeEvent] = []
     for kind in luck.choices(kinds, [weights[kind] for kind in kinds], k=count):
         at, down = round(luck.uniform(0.0, faulty_seconds), 3), round(luck.uniform(0.0, api_down), 3)

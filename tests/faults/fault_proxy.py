@@ -44,7 +44,8 @@ _REASONS = {
     500: "InternalError",
     503: "ServiceUnavailable",
 }
-_PASSED_ON = ("Authorization", "Accept", "Content-Type", "User-Agent")
+_PASSED_BACK = ("Content-Type", "Content-Encoding", "Retry-After")
+_PASSED_ON = ("Authorization", "Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class FaultProxy:
@@ -140,7 +141,7 @@ class FaultProxy:
             request.method, self._url(request), headers=_headers(request), data=body or None, allow_redirects=False
         ) as answer:
             content = await answer.read()
-            kept = {name: answer.headers[name] for name in ("Content-Type", "Retry-After") if name in answer.headers}
+            kept = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
             return web.Response(status=answer.status, body=content, headers=kept)
 
     async def _watch(self, request: web.Request, lines: int | None) -> web.StreamResponse:
@@ -199,7 +200,8 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _headers(request: web.Request) -> dict[str, str]:
-    return {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+    kept = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+    return {"Accept-Encoding": "identity"} | kept
 
 
 def _content_type(answer: aiohttp.ClientResponse) -> dict[str, str]:

@@ -305,7 +305,8 @@ async def test_after_the_faults_every_gang_that_fits_runs_and_nothing_was_double
         faulty_seconds=FAULTY_SECONDS,
         longest_delay=35.0 if seed % 5 == 0 else 4.0,
         weights=EVENTS,
-        most_events=3,
+        fewest_events=2,
+        most_events=4,
     )
     namespace = f"run-{seed}"
     await stage.client.create(NAMESPACES, _named("Namespace", namespace))
