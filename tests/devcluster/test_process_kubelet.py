@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from muster.devcluster.cluster import DevCluster
+from muster.devcluster.distribution import SparkUnavailableError
 from muster.devcluster.node_registration import KUBELET_LEASE_SECONDS, heartbeat
 from muster.devcluster.session import session_members
 from muster.kube.client import PatchType
@@ -18,7 +19,7 @@ from muster.kube.objects import Pod
 
 
 def no_spark(version: str) -> Path:
-    return Path("/nonexistent/spark")
+    raise SparkUnavailableError(f"there is no Spark {version!r} here")
 
 
 @pytest.fixture
@@ -180,6 +181,15 @@ async def test_a_pod_that_cannot_be_a_process_fails_and_says_why(cluster: DevClu
     assert cluster.counters().problems == (
         "pod default/nfs cannot run as a process: volume 'v' is of kind nfs, which processes cannot be given",
     )
+
+
+async def test_a_pod_of_a_spark_that_is_not_here_fails_and_can_be_deleted(cluster: DevCluster) -> None:
+    manifest = pod("driver", "true")
+    manifest["metadata"]["labels"] = {"spark-version": "4.9.9"}
+    await cluster.client.create(PODS, manifest, "default")
+    assert (await until(cluster, "driver", ended)).status.phase == "Failed"
+    assert "there is no Spark '4.9.9' here" in cluster.counters().problems[0]
+    await delete_and_see(cluster, "driver")
 
 
 async def test_a_command_that_does_not_exist_fails_the_pod(cluster: DevCluster) -> None:

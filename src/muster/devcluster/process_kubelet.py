@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from muster.devcluster import session
+from muster.devcluster.distribution import SparkUnavailableError
 from muster.devcluster.loopback_network import LoopbackNetwork
 from muster.devcluster.node_pool import NodePool, node_objects
 from muster.devcluster.node_registration import KUBELET_LEASE_SECONDS, heartbeat, register_node
 from muster.devcluster.pod_status import ContainerEnd, ended, running, waiting
 from muster.devcluster.session import Session
 from muster.devcluster.spark_process import (
+    IMAGE_SPARK_HOME,
     PROPERTIES_SUFFIXES,
     Machine,
     PodFolder,
@@ -160,7 +162,7 @@ class ProcessKubelet:
         except ApiError as error:
             if not error.not_found:
                 self.problems.append(f"pod {meta.namespace}/{meta.name}: {error}")
-        except (UnsupportedVolumeError, KeyError, ValueError, OSError) as error:
+        except (UnsupportedVolumeError, SparkUnavailableError, KeyError, ValueError, OSError) as error:
             self.problems.append(f"pod {meta.namespace}/{meta.name} cannot run as a process: {error}")
             await self._attempt(self._fail(pod, str(error)))
         finally:
@@ -315,7 +317,8 @@ class ProcessKubelet:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment.setdefault("PYSPARK_PYTHON", sys.executable)
         return Machine(
-            spark_home=self._spark_home(version),
+            # A pod that names no version is not Spark's
+            spark_home=self._spark_home(version) if version else Path(IMAGE_SPARK_HOME),
             java=java_command(),
             api_server=self._client.access.server,
             environment=environment,
