@@ -25,6 +25,8 @@ CHART = DEPLOY / "charts" / "muster"
 _NOTICE = "{{/* Written by `make chart` from src/muster: do not edit */}}\n"
 _TABLE_FOLLOWS = "<!-- written by `make chart` from values.yaml -->\n"
 _ROLES = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+_OWN_CERTIFICATE = '{{- if not (include "muster.certManager" .) }}\n'
+_END = "{{- end }}\n"
 _NAMESPACE = "release-namespace"
 
 _LABELS = "  labels:\n    app.kubernetes.io/name: muster\n"
@@ -59,10 +61,13 @@ def _roles() -> str:
             continue
         text = to_yaml([manifest])
         for rule in manifest.get("rules", []):
-            # another's certificate needs no Secret of ours
+            block = yaml.safe_dump([rule], sort_keys=False)
+            # another's certificate needs no Secret of ours, and its authority is not for us to write
+            if rule["resources"] == ["mutatingwebhookconfigurations"]:
+                patch = "  - patch\n"
+                text = text.replace(block, block.replace(patch, _OWN_CERTIFICATE + patch + _END))
             if rule["resources"] == ["secrets"]:
-                block = yaml.safe_dump([rule], sort_keys=False)
-                text = text.replace(block, '{{- if not (include "muster.certManager" .) }}\n' + block + "{{- end }}\n")
+                text = text.replace(block, _OWN_CERTIFICATE + block + _END)
         documents.append(text)
     whole = "".join(documents).replace(_LABELS, _RELEASE_LABELS)
     return _NOTICE + whole.replace(_NAMESPACE, "{{ .Release.Namespace }}")

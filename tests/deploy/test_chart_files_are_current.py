@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 import yaml
 from tools import chart
+
+from muster.control.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((chart.CHART / "values.schema.json").read_text())
@@ -67,3 +70,23 @@ def test_the_schema_knows_no_value_that_has_no_default() -> None:
 def test_a_mistake_in_the_values_is_found_where_it_is(change: dict[str, Any], where: str) -> None:
     [error] = jsonschema.Draft7Validator(SCHEMA).iter_errors(change)
     assert ".".join(error.absolute_path) == where
+
+
+SET_BY_THE_INSTALLATION = ("namespace", "kubernetes.", "webhook.host", "webhook.port", "webhook.url", "webhook.service")
+
+
+def keys(section: type[msgspec.Struct], path: str = "") -> Iterator[str]:
+    for field in msgspec.structs.fields(section):
+        name = f"{path}{field.encode_name}"
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from keys(field.type, f"{name}.")
+        else:
+            yield name
+
+
+def test_every_key_of_the_configuration_is_in_the_documentation() -> None:
+    told = (ROOT / "docs" / "install.md").read_text()
+    wanted = [key for key in keys(ServeConfig) if not key.startswith((*SET_BY_THE_INSTALLATION, "management."))]
+    assert len(wanted) > 20
+    missing = [key for key in wanted if not key.startswith("webhook.certificates.") and f"`{key}`" not in told]
+    assert missing == []

@@ -111,6 +111,8 @@ def test_with_cert_manager_nothing_of_ours_makes_certificates(helm: Helm) -> Non
     objects = by_name(helm.template({"certificates": {"source": "cert-manager"}}))
     rules = objects["Role", "muster"]["rules"]
     assert not any("secrets" in rule["resources"] for rule in rules)
+    [seen] = [one for one in objects["ClusterRole", "muster"]["rules"] if one.get("resourceNames") == ["muster"]]
+    assert seen["verbs"] == ["get"]
     webhook = objects["MutatingWebhookConfiguration", "muster"]
     assert webhook["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": "muster-system/muster-webhook"}
     secret = objects["Certificate", "muster-webhook"]["spec"]["secretName"]
