@@ -15,7 +15,7 @@ from muster.devcluster.node_pool import NodePool
 from muster.kube.client import PatchType
 from muster.kube.kinds import EVENTS, MUTATING_WEBHOOKS, PODS, SECRETS, Resource
 from muster.kube.manifests import Manifest, manifests
-from muster.kube.resources import Gang
+from muster.kube.resources import GROUP, Gang
 from tests.control.spark_pods import executor_pod
 from tests.kubernetes.audit_trail import Permission, Use, permissions, uses
 from tests.kubernetes.installed_muster import USER, InstalledCluster, Replica, installed_cluster
@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300), pytest.mark.asyn
 
 RBAC = "rbac.authorization.k8s.io"
 ROLES = Resource[dict[str, Any]](RBAC, "v1", "roles", "Role", dict)
+ROLE_BINDINGS = Resource[dict[str, Any]](RBAC, "v1", "rolebindings", "RoleBinding", dict)
 CLUSTER_ROLES = Resource[dict[str, Any]](RBAC, "v1", "clusterroles", "ClusterRole", dict, namespaced=False)
 SHIPPED = {
     one["kind"]: one
@@ -53,7 +54,7 @@ async def put_role(cluster: InstalledCluster, role: Manifest) -> None:
     await cluster.client.apply(resource, role, field_manager="test")
 
 
-async def is_refused(cluster: InstalledCluster, permission: Permission) -> bool:
+async def is_refused(cluster: InstalledCluster, permission: Permission, user: str = USER) -> bool:
     """Whether RBAC, which learns of changes through watches, refuses it by now."""
     resource, _, subresource = permission.resource.partition("/")
     asked = {
@@ -65,7 +66,7 @@ async def is_refused(cluster: InstalledCluster, permission: Permission) -> bool:
         "name": next(iter(permission.names), ""),
     }
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
-    answer = await cluster.client.create(REVIEWS, review | {"spec": {"user": USER, "resourceAttributes": asked}})
+    answer = await cluster.client.create(REVIEWS, review | {"spec": {"user": user, "resourceAttributes": asked}})
     return not answer["status"]["allowed"]
 
 
@@ -166,6 +167,23 @@ async def the_webhook_is_not_trusted(cluster: InstalledCluster, replica: Replica
 async def it_ends_and_says_why(cluster: InstalledCluster, replica: Replica, application: str) -> None:
     assert await replica.process.wait() == 1
     assert 'cannot get resource "secrets"' in replica.text()
+
+
+async def test_whoever_may_view_a_namespace_may_view_its_gangs_and_change_nothing(cluster: InstalledCluster) -> None:
+    binding = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "jane-views"},
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": RBAC, "kind": "User", "name": "jane"}],
+    }
+    await cluster.client.create(ROLE_BINDINGS, binding, NAMESPACE)
+
+    async def may(verb: str) -> bool:
+        return not await is_refused(cluster, Permission(verb, GROUP, "gangs", NAMESPACE), "jane")
+
+    await until("jane may list gangs: roles are aggregated by a controller", lambda: may("list"))
+    assert [verb for verb in ("create", "update", "patch", "delete") if await may(verb)] == []
 
 
 Breakage = Callable[[InstalledCluster, Replica, str], Awaitable[None]]
