@@ -16,7 +16,7 @@ _SCHEDULING_EFFECTS = ("NoSchedule", "NoExecute")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,63}", re.ASCII)
 
 
-class Taint(msgspec.Struct, frozen=True, order=True):
+class Taint(msgspec.Struct, frozen=True, gc=False, order=True):
     key: str
     effect: str
     value: str = ""
@@ -25,7 +25,7 @@ class Taint(msgspec.Struct, frozen=True, order=True):
         return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
 
 
-class Toleration(msgspec.Struct, frozen=True, order=True):
+class Toleration(msgspec.Struct, frozen=True, gc=False, order=True):
     """``key`` empty with operator ``Exists`` tolerates everything; ``effect`` empty means every effect."""
 
     key: str = ""
@@ -43,7 +43,7 @@ class Toleration(msgspec.Struct, frozen=True, order=True):
         return self.operator in ("", "Equal") and self.value == taint.value
 
 
-class Requirement(msgspec.Struct, frozen=True, order=True):
+class Requirement(msgspec.Struct, frozen=True, gc=False, order=True):
     """One ``matchExpressions``/``matchFields`` entry: In, NotIn, Exists, DoesNotExist, Gt, Lt."""
 
     key: str
@@ -86,7 +86,7 @@ class Requirement(msgspec.Struct, frozen=True, order=True):
         return number > bound if self.operator == "Gt" else number < bound
 
 
-class Term(msgspec.Struct, frozen=True, order=True):
+class Term(msgspec.Struct, frozen=True, gc=False, order=True):
     """One ``nodeSelectorTerm``: all its requirements must hold; a term with none matches nothing."""
 
     expressions: tuple[Requirement, ...] = ()
@@ -101,7 +101,7 @@ class Term(msgspec.Struct, frozen=True, order=True):
         )
 
 
-class PodConstraints(msgspec.Struct, frozen=True, order=True):
+class PodConstraints(msgspec.Struct, frozen=True, gc=False, order=True):
     """What of a pod's spec limits its nodes. ``terms`` is ``None`` without required node affinity; terms are ORed."""
 
     node_selector: tuple[tuple[str, str], ...] = ()

@@ -19,7 +19,7 @@ PODS = "pods"
 EPHEMERAL_STORAGE = "ephemeral-storage"
 
 
-class Resources(msgspec.Struct, frozen=True, order=True):
+class Resources(msgspec.Struct, frozen=True, gc=False, order=True):
     """A vector over named resources; names without an entry are 0.
 
     Hashable and equal by value: made by ``parse``, ``of`` or arithmetic, ``amounts`` is sorted by name and holds no 0.

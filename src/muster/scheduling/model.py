@@ -35,13 +35,13 @@ class Phase(StrEnum):
     INVALID = "Invalid"
 
 
-class PodRef(msgspec.Struct, frozen=True, order=True):
+class PodRef(msgspec.Struct, frozen=True, gc=False, order=True):
     namespace: str
     name: str
     uid: str = ""
 
 
-class PodShape(msgspec.Struct, frozen=True):
+class PodShape(msgspec.Struct, frozen=True, gc=False):
     """What a pod asks of a node: its requests (without the one of ``pods``) and its placement constraints."""
 
     requests: Resources
@@ -71,7 +71,7 @@ class Application(msgspec.Struct, frozen=True):
     """Shapes of further resource profiles, by id, as far as known."""
 
 
-class Pod(msgspec.Struct, frozen=True):
+class Pod(msgspec.Struct, frozen=True, gc=False):
     """What scheduling needs of a pod, Spark's or not."""
 
     namespace: str
@@ -104,7 +104,7 @@ class Pod(msgspec.Struct, frozen=True):
     """Name of the pod that owns it: the driver in cluster mode, perhaps a notebook's pod in client mode."""
 
 
-class Slot(msgspec.Struct, frozen=True, order=True):
+class Slot(msgspec.Struct, frozen=True, gc=False, order=True):
     """``count`` slots of one resource profile on one node. Slots of a kind on a node are interchangeable."""
 
     node: str
@@ -124,7 +124,7 @@ class Reservation(msgspec.Struct, frozen=True):
     """The minimum's slots, sorted by node. Extras are recorded on their pods only."""
 
 
-class Placement(msgspec.Struct, frozen=True):
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """The answer to one executor pod."""
 
     mode: Mode
@@ -159,7 +159,7 @@ class Choice(msgspec.Struct, frozen=True):
     """In words for people; "" when there is a node."""
 
 
-class GangStatus(msgspec.Struct, frozen=True):
+class GangStatus(msgspec.Struct, frozen=True, gc=False):
     """The status of a ``Gang``: phase, why, counts, and when (seconds; ``None`` = not yet)."""
 
     phase: Phase

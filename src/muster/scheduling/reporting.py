@@ -100,10 +100,12 @@ def report(state: State, gang: Gang) -> None:
     if gang.application is None and gang.phase is Phase.PENDING:
         return
     if gang.holds:
-        if gang.durable is None or (
-            gang.drifted and (gang.unfilled or gang.owed) and slots_by_node(gang) != gang.durable
-        ):
+        if gang.durable is None:
             reserve(state, gang)
+        elif gang.drifted and (gang.unfilled or gang.owed):
+            gang.drifted = False
+            if slots_by_node(gang) != gang.durable:
+                reserve(state, gang)
         begun = gang.driver_bound is not None or gang.client
         if gang.minimum_reached is None and begun and gang.running >= gang.minimum:
             gang.minimum_reached = state.at
