@@ -535,6 +535,28 @@ def test_operations_on_what_is_not_there() -> None:
     assert memory(told(story)[0]) == {}
 
 
+@pytest.mark.parametrize(
+    "message", ["the server could not find the requested resource", "404 page not found"], ids=["status", "plain"]
+)
+def test_a_definition_that_is_not_served_for_a_while_takes_nothing_away(message: str) -> None:
+    async def story(store: WriteBack[Thing], server: Server) -> None:
+        for name in ("changed", "deleted"):
+            store.observed(Added(server.put(thing(name, "old"))))
+        until = asyncio.get_running_loop().time() + 20
+
+        def not_served(verb: str, key: Any) -> None:
+            if asyncio.get_running_loop().time() < until:
+                raise refusal(404, "NotFound", message)
+
+        server.before = not_served
+        store.update(thing("changed", "new"))
+        store.delete("ns", "deleted")
+        store.create(thing("created", "new"))
+
+    store, server = told(story)
+    assert memory(store) == stored(server) == {"changed": "new", "created": "new"}
+
+
 def test_an_error_nobody_foresaw_strands_no_object() -> None:
     async def story(store: WriteBack[Thing], server: Server) -> None:
         server.before = failing(3, RuntimeError("a mistake"), "create")

@@ -32,7 +32,7 @@ from muster.kube.client import Client
 from muster.kube.config import load_access
 from muster.kube.errors import ApiError
 from muster.kube.kinds import CONFIG_MAPS, NAMESPACES, PODS, Resource
-from muster.kube.list_watch import ListWatch
+from muster.kube.list_watch import Added, ListWatch
 from muster.kube.objects import Pod
 from tests.kubernetes.real_cluster import until
 
@@ -135,6 +135,7 @@ async def test_resources_of_the_archived_scheduler(tmp_path: Path) -> None:
         await reservations_are_the_same_in_both_versions(client, driver)
         await demands_keep_the_names_of_pods(client, driver)
         await the_store_writes_follows_and_forgets(client, driver)
+        await the_end_of_an_object_is_found_out_without_a_watch(client, driver)
         await creates_in_a_namespace_that_is_going_are_dropped(client, driver)
 
 
@@ -201,6 +202,19 @@ async def the_store_writes_follows_and_forgets(client: Client, driver: Pod) -> N
 
         await client.delete(RESOURCE_RESERVATIONS, "app-2", "ns")
         await until("a delete by hand is known", lambda: known(None))
+
+
+async def the_end_of_an_object_is_found_out_without_a_watch(client: Client, driver: Pod) -> None:
+    store = WriteBack(client, RESOURCE_RESERVATIONS)
+    made = await client.create(
+        RESOURCE_RESERVATIONS, new_reservation(driver, "app-4", "n1", ["n2"], RESOURCES, RESOURCES), "ns"
+    )
+    store.observed(Added(made))
+    await client.delete(RESOURCE_RESERVATIONS, "app-4", "ns")
+    store.update(bound(made, "executor-1", "e1"))
+    assert await store.drain(30)
+    assert store.get("ns", "app-4") is None
+    await store.close()
 
 
 async def _known(store: WriteBack[Any], name: str) -> bool:

@@ -436,11 +436,10 @@ class WriteBack(Generic[T]):
         try:
             answer = await self._client.replace(self._resource, key[1], body, key[0])
         except ApiError as error:
-            if error.not_found or error.conflict:
+            if _is_gone(error, key) or error.conflict:
                 await self._look(key, entry, Verb.UPDATE)
-                if error.conflict and entry.creation == creation and entry.base == base:
-                    raise _Retry(Verb.UPDATE, str(error)) from None
-                return
+                if entry.creation != creation or entry.base != base:
+                    return
             raise _Retry(Verb.UPDATE, str(error), error.retry_after) from None
         if entry.creation == creation and base not in entry.gone and entry.base == base:
             self._written(key, entry, answer, revision)
@@ -450,7 +449,7 @@ class WriteBack(Generic[T]):
         try:
             await self._client.delete(self._resource, key[1], key[0], uid=uid)
         except ApiError as error:
-            if not (error.not_found or error.conflict):  # a conflict: the name is another object's now
+            if not (_is_gone(error, key) or error.conflict):  # a conflict: the name is another object's now
                 raise _Retry(Verb.DELETE, str(error), error.retry_after) from None
         if uid in entry.doomed:  # else the watch has told of its end already
             del entry.doomed[uid]
@@ -463,7 +462,7 @@ class WriteBack(Generic[T]):
         try:
             value = await self._client.get(self._resource, key[1], key[0])
         except ApiError as error:
-            if not error.not_found:
+            if not _is_gone(error, key):
                 raise _Retry(verb, str(error), error.retry_after) from None
             entry.server = None
             if entry.wanted is not None and entry.base:
@@ -498,6 +497,11 @@ class WriteBack(Generic[T]):
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_gone(error: ApiError, key: Key) -> bool:
+    """The object is not there. A 404 that does not name it is of the whole resource, whose definition is not served."""
+    return error.not_found and f'"{key[1]}" not found' in error.message
 
 
 def _namespace_is_going(error: ApiError) -> bool:
