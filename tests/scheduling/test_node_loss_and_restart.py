@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from muster.cluster.constraints import Taint
 from muster.cluster.resources import Resources
 from muster.scheduling.decisions import Publish, ReleaseDriver
 from muster.scheduling.events import ApplicationFound
@@ -299,3 +300,28 @@ def books(cluster: Cluster) -> dict[str, object]:
     }
     table = cluster.scheduler._state.table
     return {"held": held, "free": {name: table.free[:, row].tolist() for name, row in table.index.items()}}
+
+
+def test_room_claimed_by_two_reservations_after_a_crash_is_that_of_the_younger_gang(cluster: Cluster) -> None:
+    """The older one's slots had followed its executors to another node, which was not written any more."""
+    taint = Taint("pool", "NoSchedule")
+    cluster.with_nodes(1, cpu=7000)
+    older = cluster.submit(dynamic(3, 6).tolerating("pool")).expect_started()
+    first = older.start_executors(3)
+    cluster.with_nodes(1, cpu=6000, taints=(taint,))
+    extras = older.start_executors(3)
+    for executor in first:
+        cluster.remove(executor)
+    younger = cluster.submit(static(2)).expect_started()
+    assert (older.slots(), younger.slots()) == ({"node-1": 3}, {"node-1": 2})
+    cluster.writes = False
+    for executor in extras:
+        cluster.remove(executor)
+
+    cluster.writes = True
+    cluster.restart()
+
+    assert (older.slots(), younger.slots()) == ({"node-2": 3}, {"node-1": 2})
+    younger.start_executors(2)
+    younger.expect_running(2)
+    assert not cluster.overcommitted()

@@ -35,9 +35,15 @@ def settle_all(state: State) -> None:
     state.stirred = True
 
 
-def _turn(gang: Gang) -> tuple[bool, str]:
-    """Those whose driver is past its gate first: a gang that still waits may have a reservation that is outdated."""
-    return gang.driver is not None and gang.driver.pod.gated, gang.key
+def _turn(gang: Gang) -> tuple[bool, bool, float, str]:
+    """Whose reservations are surely as they were written come first.
+
+    A gang that still waits may have one that is outdated. Once a gang has had its minimum, its slots follow its
+    executors, and where they were when the last leader died may not have been written; another gang may have been
+    given the room. Of two started gangs that claim it, the younger has it and the older one's slots move.
+    """
+    waits = gang.driver is not None and gang.driver.pod.gated
+    return waits, gang.minimum_reached is not None, -(gang.reserved or 0.0), gang.key
 
 
 def _restore(state: State, gang: Gang) -> None:
