@@ -171,10 +171,12 @@ async def test_what_is_outdated_is_updated_and_keeps_what_others_wrote() -> None
     assert installed["spec"] == reservation_definition(WEBHOOK)["spec"]
 
 
-@pytest.mark.parametrize("reason", ["AlreadyExists", "Conflict"])
-async def test_a_faster_replica_is_no_failure(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"), [(409, "AlreadyExists"), (409, "Conflict"), (0, "Unreachable"), (429, ""), (503, "")]
+)
+async def test_a_faster_replica_or_an_api_server_that_is_away_is_no_failure(code: int, reason: str) -> None:
     definitions = Definitions()
-    definitions.failures.append(ApiError("call", 409, reason, "somebody was faster"))
+    definitions.failures.append(ApiError("call", code, reason, "not now"))
     await ensured(definitions, reservation_definition(WEBHOOK))
     assert definitions.writes == ["create"]
 

@@ -129,9 +129,12 @@ async def ensure_definition(client: Client, wanted: Definition, *, timeout: floa
         try:
             installed = await _put(client, wanted)
         except ApiError as error:
-            raise DefinitionError(
-                f"CustomResourceDefinition {name} cannot be installed: {error}. What was installed is untouched."
-            ) from None
+            away = error.unreachable or error.code == 429 or error.code >= 500
+            if not away or clock.monotonic() >= deadline:
+                raise DefinitionError(
+                    f"CustomResourceDefinition {name} cannot be installed: {error}. What was installed is untouched."
+                ) from None
+            installed = None
         if installed is not None and is_established(installed):
             return installed
         if clock.monotonic() >= deadline:
