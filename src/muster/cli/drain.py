@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if drained.left:
         raise Failure(
             f"{drained.left} pods still wait behind Muster's gate after {arguments.timeout:g} s; "
-            f"{drained.released} were released. Run it again, or see why with --timeout and the lines above"
+            f"{drained.released} were released. What hindered it is told above; it can be run again"
         )
     print(f"drained: {drained.released} waiting pods released; Muster can be uninstalled")
     return 0
