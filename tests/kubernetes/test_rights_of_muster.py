@@ -141,6 +141,7 @@ async def drivers_stay_gated(cluster: InstalledCluster, replica: Replica, applic
 async def it_starts_without_a_gang(cluster: InstalledCluster, replica: Replica, application: str) -> None:
     gang = await cluster.expect_phase(application, "Invalid")
     assert gang.status.reason == "ConfigMapMissing"
+    assert "could not be read for 1 s" in gang.status.message and "forbidden" in gang.status.message
 
 
 async def nobody_is_told(cluster: InstalledCluster, replica: Replica, application: str) -> None:

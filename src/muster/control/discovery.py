@@ -96,16 +96,16 @@ class Discovery:
                     config_map = await self._client.get(kinds.CONFIG_MAPS, name, driver.metadata.namespace)
                 return config_map.data.get(names.PROPERTIES_KEY, "")
             except ApiError as error:
+                problem = f"did not appear within {self._timeout:g} s: was the submitter killed?"
                 if not error.not_found:
                     _log.warning("ConfigMap not read", config_map=name, error=str(error))
+                    problem = f"could not be read for {self._timeout:g} s: {error}"
                 if error.transient:
                     begun = self._clock()  # who could not ask has not waited: the submitter could not write either
             if annotated:
                 return None
             if self._clock() - begun >= self._timeout:
-                raise ConfigurationMissing(
-                    f"ConfigMap {name} did not appear within {self._timeout:g} s: was the submitter killed?"
-                )
+                raise ConfigurationMissing(f"ConfigMap {name} {problem}")
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, LONGEST_LOOK)
 
