@@ -106,7 +106,7 @@ async def test_a_static_application_starts_whole_with_executors_born_bound(
 
 
 @pytest.mark.parametrize("version", ["4.3.0", "3.5.9"])
-async def test_dynamic_allocation_gets_its_minimum_reserved_and_gives_extras_back(
+async def test_dynamic_allocation_gets_its_minimum_then_extras_as_room_allows_and_gives_them_back(
     cluster: SparkCluster, muster: Service, seen: Onlooker, version: str
 ) -> None:
     name = f"dynamic-{version.replace('.', '-')}"
@@ -119,23 +119,35 @@ async def test_dynamic_allocation_gets_its_minimum_reserved_and_gives_extras_bac
         "spark.dynamicAllocation.maxExecutors": "3",
     }
     application = f"local://{JOBS / 'grow_and_shrink.py'}"
-    job = SparkJob(name, application, ("12", "1.5", "1"), SIZE | conf, version, namespace=NAMESPACE)
-    result = await cluster.run(job)
-    log = cluster.log(result.driver_pod)
+    told = cluster.folder / f"{name}-may-end"
+    job = SparkJob(name, application, ("12", "1.5", str(told)), SIZE | conf, version, namespace=NAMESPACE)
+    await cluster.client.create(PODS, sleeper("neighbour", node="process-00", cpu="1800m"), NAMESPACE)
+
+    async def executor_held() -> bool:
+        pods = await cluster.client.list(PODS, NAMESPACE, label_selector="spark-role=executor")
+        return any(pod.spec.scheduling_gates for pod in pods)
+
+    async def executors_given_back() -> bool:
+        return sum(first(each, has_ended) is not None for each in seen.executors(seen.application(name))) == 2
+
+    async with asyncio.TaskGroup() as both:
+        submission = both.create_task(cluster.run(job))
+        await until("there is room for a driver and two executors only", executor_held, 120)
+        await cluster.client.delete(PODS, "neighbour", NAMESPACE)
+        await until("two idle executors have ended while their application runs", executors_given_back, 120)
+        told.touch()
+    result = submission.result()
     # 0+3+6+9, 1+4+7+10, 2+5+8+11
-    assert "sums by remainder: {0: 18, 1: 22, 2: 26}" in log
-    assert "1 executors left" in log
+    assert "sums by remainder: {0: 18, 1: 22, 2: 26}" in cluster.log(result.driver_pod)
     selector = seen.application(name)
     gang = await cluster.expect_phase(selector, "Finished")
     assert (gang.spec.min_executors, gang.spec.max_executors) == (1, 3)
     assert sum(slot.count for slot in gang.spec.slots) == 1
     executors = seen.executors(selector)
-    assert [born_bound(each) for each in executors] == [True, True, True]
+    assert [born_bound(each) for each in executors] == [True, True, False]
     assert [is_extra(each) for each in executors] == [False, True, True]
-    driver_ended = first(seen.driver(name), has_ended)
-    assert driver_ended is not None
-    given_back = [state for each in executors if (state := first(each, has_ended)) is not None]
-    assert sum(state.revision < driver_ended.revision for state in given_back) >= 2
+    assert executors[2][0].object.metadata.annotations["muster.dev/mode"] == "hold"
+    assert executors[2][-1].object.spec.node_name == "process-00"
     assert half_started(seen) == []
 
 
@@ -227,6 +239,18 @@ async def test_without_muster_the_same_application_runs_and_is_adopted_afterward
 
 def has_ended(pod: Pod) -> bool:
     return pod.status.phase in ENDED
+
+
+def sleeper(name: str, node: str, cpu: str) -> dict[str, Any]:
+    """A pod that is not Spark's and takes room."""
+    container: dict[str, Any] = {"name": "main", "image": "none", "command": ["sleep", "600"]}
+    container["resources"] = {"requests": {"cpu": cpu}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "serviceAccountName": "spark", "restartPolicy": "Never", "containers": [container]},
+    }
 
 
 def notebook(server: str) -> dict[str, Any]:
