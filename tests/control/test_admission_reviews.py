@@ -153,6 +153,12 @@ def test_other_requests_pass_untouched(changes: dict[str, Any], why: str) -> Non
     assert not asked.pods, why
 
 
+def test_a_dry_run_shows_that_a_driver_would_be_gated() -> None:
+    pod, asked = admitted(driver_pod(), dryRun=True)
+    assert pod["spec"]["schedulingGates"] == [{"name": "muster.dev/gang"}]
+    assert not asked.pods
+
+
 def test_pods_of_other_schedulers_and_pods_without_application_pass_untouched() -> None:
     for change in ("scheduler", "selector", "role"):
         before = executor_pod()

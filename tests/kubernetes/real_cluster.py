@@ -116,7 +116,7 @@ async def control_plane(folder: Path, **options: Any) -> AsyncIterator[tuple[Con
 async def is_asked(service: Service, client: Client) -> bool:
     """Whether the webhook is in force: the API server takes up its configuration through a watch of its own.
 
-    The service is asked about a driver that is created for show only (a dry run), too, and leaves it alone.
+    The service is asked about a driver that is created for show only (a dry run), too.
     """
     labels = {"spark-role": "driver", "spark-app-selector": "dry-run"}
     driver = {
@@ -132,7 +132,7 @@ async def is_asked(service: Service, client: Client) -> bool:
         http.post(url, json=driver, headers=headers) as answer,
     ):
         assert answer.status == 201, await answer.text()
-    labels = {"role": "driver", "answer": "untouched"}
+    labels = {"role": "driver", "answer": "gate"}
     return bool(service.metrics.registry.get_sample_value("muster_admissions_total", labels))
 
 

@@ -10,7 +10,7 @@ from muster.cli.main import main
 from muster.devcluster.node_pool import NodePool
 from muster.kube.kinds import LEASES, MUTATING_WEBHOOKS
 from tests.kubernetes.bare_cluster import BareCluster, bare_cluster
-from tests.kubernetes.real_cluster import SYSTEM_NAMESPACE, until
+from tests.kubernetes.real_cluster import NAMESPACE, SYSTEM_NAMESPACE, until
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 
@@ -83,6 +83,13 @@ async def test_a_drain_and_a_delete_leave_nothing_that_holds_or_asks_for_pods(
         await until("the replica leads", replica.leads)
         await cluster.reach_replicas()
         await cluster.muster.in_force()
+        # what docs/install.md tells people to look at
+        probe = ("run", "probe", "--dry-run=server", "--image=none", "-l", "spark-role=driver,spark-app-selector=probe")
+        account = '--overrides={"spec": {"serviceAccountName": "spark"}}'
+        shown = await cluster.muster.kubectl(
+            *probe, account, "-n", NAMESPACE, "-o", "jsonpath={.spec.schedulingGates[*].name}"
+        )
+        assert shown == "muster.dev/gang"
         waiting = await cluster.one_waits()
 
         drain = await cluster.muster_command("drain")

@@ -65,7 +65,7 @@ class Admission:
         if self._concerns(request, pod):
             if role is Role.DRIVER:
                 answer, patch = "gate", gate_driver(pod)
-            else:
+            elif not request.dry_run:  # which must take no slot
                 placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
                 answer, patch = placement.mode.value, place_executor(pod, placement)
         self._metrics.admissions.labels(role.value, answer).inc()
@@ -79,7 +79,7 @@ class Admission:
         return _encode(k.AdmissionAnswer(response))
 
     def _concerns(self, request: k.AdmissionRequest, pod: k.Pod) -> bool:
-        """A pod being created for real, ours, not yet gated and not tied to a node by its maker.
+        """A pod being created, ours, not yet gated and not tied to a node by its maker.
 
         Gated already means that this review is a repeat (reinvocation): the first answer stands.
         """
@@ -87,7 +87,6 @@ class Admission:
             request.operation == "CREATE"
             and request.resource.resource == "pods"
             and not request.sub_resource
-            and not request.dry_run
             and is_ours(pod, self._scheduler_names)
             and not is_gated(pod)
             and (not pod.spec.node_name or names.SLOT_ANNOTATION in pod.metadata.annotations)
