@@ -36,6 +36,9 @@ RESTART_SECONDS = 2.0
 """From the end of a replica to the start of its successor."""
 UNREADY_SECONDS = 6.0
 """How long a replica that does not answer is still asked by the Service in front of the webhook."""
+ANSWER_SECONDS = 0.02
+"""From the failure of a request to the moment at which the replica certainly knows of it."""
+LONGEST_AIM = 5.0
 
 _SERVICE_ACCOUNTS = Resource[dict[str, Any]]("", "v1", "serviceaccounts", "ServiceAccount", dict)
 _PATIENT = RetryPolicy(attempts=40)
@@ -160,6 +163,20 @@ class EmbeddedCluster:
             self.kill(replica)
 
     def pause_leader(self) -> None:
+        """As soon as a write has failed that will be tried again, or soon without: what it then does, it does late."""
+        simulation, faults = self.simulation, self.faults
+
+        def pause() -> None:
+            faults.after_a_failed_write = None
+            if not paused:
+                paused.append(True)
+                self._pause_leader()
+
+        paused: list[bool] = []
+        faults.after_a_failed_write = lambda: simulation.call_at(simulation.now + ANSWER_SECONDS, pause)
+        simulation.call_at(simulation.now + LONGEST_AIM, pause)
+
+    def _pause_leader(self) -> None:
         """Stopped until another one leads, or (when none can) for twice as long as its lease."""
         replica = self.leader
         if replica is None or not replica.process.runs:

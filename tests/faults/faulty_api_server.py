@@ -15,6 +15,7 @@ from aiohttp import web
 
 from muster.devcluster.server import Handler
 from tests.faults.fault_plan import (
+    WRITES,
     ApiRequest,
     CutWatch,
     Delay,
@@ -46,6 +47,8 @@ class FaultyApiServer:
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._watches: dict[Connection, None] = {}
         self.injected: Counter[str] = Counter()
+        self.after_a_failed_write: Callable[[], None] | None = None
+        """Called once, when a write of gangs or pods is refused or its answer lost."""
 
     def follow(self, plan: FaultPlan) -> None:
         """From now on requests meet the fates of this plan; its clock starts."""
@@ -73,7 +76,12 @@ class FaultyApiServer:
         self, plan: FaultPlan, request: ApiRequest, http: web.BaseRequest, handler: Handler
     ) -> web.StreamResponse:
         connection: Any = http.transport
-        match plan.fate(request, self._now() - self._began):
+        fate = plan.fate(request, self._now() - self._began)
+        if isinstance(fate, Refuse | LoseAnswer) and request.verb in WRITES and _is_of_gangs(request.resource):
+            told, self.after_a_failed_write = self.after_a_failed_write, None
+            if told is not None:
+                told()
+        match fate:
             case Refuse(code, retry_after):
                 self.injected[f"refuse {code}"] += 1
                 return _status(code, retry_after)
@@ -108,6 +116,10 @@ class FaultyApiServer:
         finally:
             self._watches.pop(connection, None)
             connection.lines_left = None
+
+
+def _is_of_gangs(resource: str) -> bool:
+    return resource.split("/")[0] in ("gangs", "pods")
 
 
 def _failure(code: int) -> dict[str, Any]:

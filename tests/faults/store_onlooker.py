@@ -35,6 +35,9 @@ class Onlooker:
         self.ungated: set[str] = set()
         """Applications whose driver was created while nobody answered for Muster."""
         self._nodes_lost = False
+        self._executor_ended: dict[str, int] = {}
+        self._spec_written: dict[str, int] = {}
+        """Application id → resource version of the newest end of an executor, and of its gang's newest ``spec``."""
         store.listen(self._see)
 
     @property
@@ -48,6 +51,10 @@ class Onlooker:
         digest = blake2b(data, digest_size=6).hexdigest()
         name = "/".join(change.record.key)
         self.history.append(f"{self._now():.6f} {change.verb} {collection} {name} {digest}")
+        if collection == "pods" and _role(change.record.obj) == "executor" and _is_over(change):
+            self._executor_ended[_application(change.record.obj)] = change.record.version
+        if collection == GANGS and (change.before is None or change.before.obj["spec"] != change.record.obj["spec"]):
+            self._spec_written[change.record.key[1]] = change.record.version
         if collection == "pods" and change.verb != "DELETED":
             self._pod(change.record.obj, change.before.obj if change.before else None)
         elif collection == GANGS and change.verb != "DELETED":
@@ -113,13 +120,17 @@ class Onlooker:
         here = [pod for pod in self._pods() if _place(pod) == name]
         if any(not _annotations(pod).get(SLOT) for pod in here):
             return  # placed by others while nobody answered for Muster: what it reserved there gives way
-        used = sum((_requests(pod) for pod in here), Resources())
-        for requests in self._reserved_on(name):
-            used += requests
         allocatable = Resources.parse(record.obj["status"]["allocatable"])
-        for resource, amount in used.amounts:
-            if amount > allocatable.get(resource):
-                self._violated(f"{name} is overcommitted in {resource}, {amount} of {allocatable.get(resource)}: {why}")
+        bound = sum((_requests(pod) for pod in here), Resources())
+        # An executor above the minimum may take room that its gang has given up but not yet durably: a leader that
+        # starts in between sees the pod, which counts first
+        promised = sum((_requests(pod) for pod in here if _annotations(pod).get(EXTRA) != "true"), Resources())
+        promised = sum(self._reserved_on(name), promised)
+        for what, used in (("pods", bound), ("reservations", promised)):
+            for resource, amount in used.amounts:
+                if amount > allocatable.get(resource):
+                    room = f"{amount} of {allocatable.get(resource)}"
+                    self._violated(f"{name} is overcommitted by {what} in {resource}, {room}: {why}")
 
     def _reserved_on(self, node: str) -> Iterator[Resources]:
         """What unfilled slots and slots of gated drivers take, as lenient as the gangs' age allows."""
@@ -134,6 +145,8 @@ class Onlooker:
                 continue  # it has ended: what it held is free
             if _is_gated(driver) and spec.get("driverNode") == node:
                 yield _requests(driver)
+            if self._is_outdated(spec["applicationId"]):
+                continue
             filled: defaultdict[str, int] = defaultdict(int)
             for pod in pods:
                 if _role(pod) == "executor":  # also those above the minimum: they move up when one of it ends
@@ -142,6 +155,13 @@ class Onlooker:
             surplus = sum(left.values()) - max(0, spec["minExecutors"] - sum(filled.values()) + filled[""])
             for _ in range(max(0, left.get(node, 0) - max(0, surplus))):
                 yield Resources.parse(spec["executor"]["shape"]["requests"])
+
+    def _is_outdated(self, application: str) -> bool:
+        """Slots follow the executors that are left when others end; where to is written a little later.
+
+        Until then another gang may have been given the room, whose reservation is the one that counts.
+        """
+        return self._executor_ended.get(application, 0) > self._spec_written.get(application, 0)
 
     def _pods(self) -> Iterator[Object]:
         """Those that take room, or will."""
@@ -155,6 +175,10 @@ class Onlooker:
 
     def _violated(self, what: str) -> None:
         self.violations.append(f"at {self._now():.3f}: {what}")
+
+
+def _is_over(change: Change) -> bool:
+    return change.verb == "DELETED" or change.record.obj["status"].get("phase") in ("Succeeded", "Failed")
 
 
 def _name(pod: Object) -> str:
