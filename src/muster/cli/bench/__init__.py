@@ -6,9 +6,9 @@ from typing import cast
 
 from muster.cli.arguments import Formatter, SubParsers, example
 from muster.cli.bench import control, core
-from muster.cli.bench.kubernetes import command as kubernetes
+from muster.cli.bench.kubernetes import command as kubernetes_suite
 
-_SUITES = (core, control, kubernetes)
+_SUITES = (core, control, kubernetes_suite)
 
 
 def add_parser(commands: SubParsers) -> None:
