@@ -194,7 +194,10 @@ class EmbeddedCluster:
         look()
 
     def restart_api_server(self, down: float) -> None:
-        """Every connection is reset and requests under way end where they are; what is stored stays."""
+        """Every connection is reset and requests under way end where they are.
+
+        What is stored stays, but not the history that watches could go on from.
+        """
         process, network = self._apiserver, self.simulation.network
         if not process.runs:
             return
@@ -202,6 +205,7 @@ class EmbeddedCluster:
         network.reset_all(process.loop)
         process.loop.settle()
         process.pause()
+        self.store.compact()
 
         def up() -> None:
             for listener in listeners:
@@ -209,6 +213,11 @@ class EmbeddedCluster:
             process.resume()
 
         self.simulation.call_at(self.simulation.now + down, up)
+
+    def cut_watches(self) -> None:
+        """Those of Muster; where they were is compacted, so they cannot go on from there."""
+        self.faults.cut_watches()
+        self.simulation.call_at(self.simulation.now + 0.01, self.store.compact)
 
     def submit_at(self, when: float, application: VirtualApplication) -> Identity:
         luck = self._users.random

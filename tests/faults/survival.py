@@ -156,7 +156,7 @@ class Survival:
                 case PauseLeader(at):
                     action = cluster.pause_leader
                 case CutAllWatches(at):
-                    action = cluster.faults.cut_watches
+                    action = cluster.cut_watches
                 case RestartApiServer(at, down):
 
                     def action(down: float = down) -> None:

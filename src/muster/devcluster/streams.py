@@ -163,6 +163,9 @@ async def refuse(http: web.BaseRequest, error: ApiError) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     response.enable_chunked_encoding()
     await response.prepare(http)
-    await response.write(error_event(error) + b"\n")
-    await response.write_eof()
+    try:
+        await response.write(error_event(error) + b"\n")
+        await response.write_eof()
+    except ConnectionError:
+        pass  # the client has gone; it will ask again
     return response
