@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: demo test test-spark kubernetes helm test-kubernetes bench bench-kubernetes chart lint format lock clean help
+.PHONY: demo test test-spark kubernetes helm test-kubernetes bench bench-control bench-kubernetes chart lint format lock clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,9 @@ test-kubernetes: $(READY) kubernetes helm ## the tests on the real Kubernetes
 
 bench: $(READY) ## the budgets of docs/architecture.md, as CPU time
 	@$(BIN)/muster bench core $(ARGS)
+
+bench-control: $(READY) ## restart and admission with 5,000 nodes and 100,000 pods (3 minutes): ARGS=--realtime with neighbours
+	@$(BIN)/muster bench control $(ARGS)
 
 bench-kubernetes: $(READY) kubernetes ## Spark's pods on the real Kubernetes, with and without Muster (30 minutes): ARGS=--quick
 	@$(BIN)/muster bench kubernetes --markdown docs/benchmarks.md $(ARGS)

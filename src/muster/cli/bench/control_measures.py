@@ -34,6 +34,7 @@ WARM_UP = 5.0
 """Seconds of load before the figures count."""
 WINDOW = 5.0
 """Seconds of one window in peace; a relist is a window of its own."""
+LEAST_WINDOW = 1.0
 BETWEEN_RELISTS = 3.0
 PATIENCE = 300.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -102,7 +103,7 @@ class Figure(msgspec.Struct, frozen=True):
         return self.budget is None or self.value <= self.budget
 
 
-class _Window(msgspec.Struct, frozen=True):
+class Window(msgspec.Struct, frozen=True):
     """A stretch of ``time.monotonic``, and the CPU seconds that Muster spent in it."""
 
     began: float
@@ -195,26 +196,29 @@ class Measurement:
         found: dict[str, int] = await self._ask("/bench/writes")
         return found
 
-    async def peace(self, seconds: float) -> list[_Window]:
+    async def peace(self, seconds: float) -> list[Window]:
         windows = max(1, round(seconds / WINDOW))
         return [await self._window(asyncio.sleep(seconds / windows)) for _ in range(windows)]
 
-    async def relists(self, count: int) -> list[_Window]:
-        found = []
+    async def relists(self, count: int) -> tuple[list[Window], list[float]]:
+        """The windows, and how long each relist took; a window is at least as long as it takes to ask something."""
+        windows, took = [], []
+
+        async def relist() -> None:
+            began = time.monotonic()
+            url = self._server
+            async with self._http.post(f"{url}/bench/expire"), self._http.get(f"{url}/bench/watched"):
+                took.append(round(time.monotonic() - began, 2))
+
         for _ in range(count):
-            found.append(await self._window(self._relist()))
+            windows.append(await self._window(asyncio.gather(relist(), asyncio.sleep(LEAST_WINDOW))))
             await asyncio.sleep(BETWEEN_RELISTS)
-        return found
+        return windows, took
 
-    async def _relist(self) -> None:
-        """Cut the watches; wait until the next ones have begun."""
-        async with self._http.post(f"{self._server}/bench/expire"), self._http.get(f"{self._server}/bench/watched"):
-            pass
-
-    async def _window(self, meanwhile: Any) -> _Window:
+    async def _window(self, meanwhile: Any) -> Window:
         began, cpu = time.monotonic(), self.muster.cpu()
         await meanwhile
-        return _Window(began, time.monotonic(), self.muster.cpu() - cpu)
+        return Window(began, time.monotonic(), self.muster.cpu() - cpu)
 
     async def _ready(self) -> float:
         """When it said so."""
@@ -292,7 +296,7 @@ async def _measure(measurement: Measurement, place: _Place, sizes: Sizes, plan: 
         await load.hear()
         await asyncio.sleep(WARM_UP)
         peace = await measurement.peace(plan.seconds)
-        trouble = await measurement.relists(plan.relists)
+        trouble, took = await measurement.relists(plan.relists)
         load.say_no_more()
         reviews = msgspec.json.decode(await load.hear(), type=list[Review])
     return Report(
@@ -303,13 +307,13 @@ async def _measure(measurement: Measurement, place: _Place, sizes: Sizes, plan: 
         restart=restart,
         steady=summarize(reviews, peace),
         relist=summarize(reviews, trouble),
-        relist_s=tuple(round(window.ended - window.began, 2) for window in trouble),
+        relist_s=tuple(took),
         peak_mib=measurement.muster.peak_mib(),
         writes=await measurement.writes(),
     )
 
 
-def summarize(reviews: Sequence[Review], windows: Sequence[_Window]) -> Reviews:
+def summarize(reviews: Sequence[Review], windows: Sequence[Window]) -> Reviews:
     """The reviews that were due within the windows."""
     latencies = []
     answers: Counter[str] = Counter()
