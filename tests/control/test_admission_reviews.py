@@ -133,6 +133,29 @@ def test_a_pin_is_added_whatever_affinity_there_was(affinity: dict[str, Any] | N
     ]
 
 
+@pytest.mark.parametrize("mode", [Mode.BIND, Mode.PIN])
+def test_whoever_is_asked_again_the_first_answer_stands(mode: Mode) -> None:
+    """The API server refuses a gated pod with a node: "cannot be set until all schedulingGates have been cleared"."""
+    first, _ = admitted(executor_pod(), Placement(mode, "node-7"))
+    again, asked = admitted(first, HELD)
+    assert again == first
+    assert not asked.pods
+
+
+def test_a_held_executor_is_not_gated_twice() -> None:
+    first, _ = admitted(executor_pod(), HELD)
+    again, asked = admitted(first, Placement(Mode.BIND, "node-7"))
+    assert again == first
+    assert not asked.pods
+
+
+def test_a_slot_that_was_only_copied_from_another_pod_counts_for_nothing() -> None:
+    copied = executor_pod()
+    copied["metadata"].setdefault("annotations", {})["muster.dev/slot"] = "node-7"
+    pod, _ = admitted(copied, Placement(Mode.BIND, "node-8"))
+    assert pod["spec"]["nodeName"] == pod["metadata"]["annotations"]["muster.dev/slot"] == "node-8"
+
+
 def test_an_executor_without_room_is_held() -> None:
     pod, _ = admitted(executor_pod())
     assert pod["spec"]["schedulingGates"] == [{"name": "muster.dev/gang"}]

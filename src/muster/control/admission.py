@@ -79,9 +79,11 @@ class Admission:
         return _encode(k.AdmissionAnswer(response))
 
     def _concerns(self, request: k.AdmissionRequest, pod: k.Pod) -> bool:
-        """A pod being created, ours, not yet gated and not tied to a node by its maker.
+        """A pod being created, ours, without a node (of its maker's choice or from us) and without an answer of ours.
 
-        Gated already means that this review is a repeat (reinvocation): the first answer stands.
+        A review is repeated when other admission plugins change a pod after us; kube-apiserver itself does so with
+        every pod that has a node (topology labels, KEP-4742). The first answer stands, whichever replica is asked again:
+        one that does not lead would hold an executor that is bound, and a gated pod with a node is refused.
         """
         return (
             request.operation == "CREATE"
@@ -89,7 +91,8 @@ class Admission:
             and not request.sub_resource
             and is_ours(pod, self._scheduler_names)
             and not is_gated(pod)
-            and (not pod.spec.node_name or names.SLOT_ANNOTATION in pod.metadata.annotations)
+            and not pod.spec.node_name
+            and not _is_pinned(pod)
         )
 
 
@@ -142,6 +145,16 @@ def pinned_terms(terms: Collection[k.NodeSelectorTerm], node: str) -> list[dict[
         others = [f for f in body.get("matchFields", []) if f != field]
         narrowed.append({**body, "matchFields": [*others, field]})
     return narrowed
+
+
+def _is_pinned(pod: k.Pod) -> bool:
+    """Whether an executor says that it has a slot, and can go nowhere else."""
+    slot = pod.metadata.annotations.get(names.SLOT_ANNOTATION)
+    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
+    if not slot or affinity is None or affinity.required is None:
+        return False
+    here = k.NodeSelectorRequirement("metadata.name", "In", (slot,))
+    return all(here in term.match_fields for term in affinity.required.node_selector_terms)
 
 
 def _gate(pod: k.Pod) -> dict[str, Any]:
