@@ -100,6 +100,26 @@ class Cluster:
                     _take(left, gang.executor, -1)
         return left
 
+    def account(self, node: str) -> str:
+        """Who holds what of a node's room, for people."""
+        pods = [
+            f"{name} {pod.requests['cpu']}m{' (extra)' if pod.extra else ''}"
+            for (_, name), pod in self.pods.items()
+            if pod.place == node
+        ]
+        slots = [
+            f"{count} unfilled of {gang.application} x {gang.executor['cpu']}m (of {dict(gang.slots)}, {spare} to spare)"
+            for gang in self.gangs.values()
+            for count, spare in [self._unfilled(gang, node)]
+            if count
+        ]
+        drivers = [
+            f"the driver of {gang.application} to come"
+            for gang in self.gangs.values()
+            if gang.driver_node == node and self._driver_is_awaited(gang)
+        ]
+        return "; ".join((*pods, *slots, *drivers))
+
     def _unfilled(self, gang: GangView, node: str) -> tuple[int, int]:
         """Slots of a gang on a node without an executor, and how many slots the gang has more than it needs."""
         driver = self.driver(gang.application)
@@ -280,7 +300,7 @@ def _judge_nodes(cluster: Cluster, verdict: Verdict, change: Change) -> None:
     over = {node for node, left in free.items() if min(left.values()) < 0}
     verdict.breaches += [
         f"revision {change.revision}: {change.kind} {change.namespace}/{change.name}: "
-        f"node {node} is overcommitted, free: {free[node]}"
+        f"node {node} is overcommitted, free: {free[node]}, on it: {cluster.account(node)}"
         for node in sorted(over - verdict._overcommitted)
     ]
     verdict._overcommitted = over
