@@ -52,12 +52,12 @@ def test_the_modes_take_turns_within_a_round() -> None:
     ]
 
 
-def test_by_default_all_modes_and_shapes_run_on_both_clusters_with_at_least_3000_executors() -> None:
+def test_by_default_all_modes_and_shapes_run_on_both_clusters_with_4500_executors() -> None:
     runs = plan().runs()
     assert {(run.nodes, str(run.shape), run.mode) for run in runs} == {
         (nodes, shape, mode) for nodes in (1000, 5000) for shape in ("1+10", "1+50") for mode in Mode
     }
-    assert {(str(run.shape), run.executors, run.pods) for run in runs} == {("1+10", 3000, 3300), ("1+50", 3000, 3060)}
+    assert {(str(run.shape), run.executors, run.pods) for run in runs} == {("1+10", 4500, 4950), ("1+50", 4500, 4590)}
 
 
 def test_as_many_whole_applications_run_as_the_pods_asked_for_need() -> None:

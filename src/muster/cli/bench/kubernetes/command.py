@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muster.cli.arguments import Failure, SubParsers, add_command, add_output_option, count
-from muster.cli.bench.kubernetes.plan import Mode, Plan, Run, Shape, parse_shape
+from muster.cli.bench.kubernetes.plan import SCHEDULER_QPS, Mode, Plan, Run, Shape, parse_shape
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REPORT = Path("build/bench/kubernetes.json")
 NODES, SHAPES = (1000, 5000), (Shape(10), Shape(50))
-EXECUTORS, ROUNDS, ROUNDS_LARGE = 3000, 3, 1
+EXECUTORS, ROUNDS, ROUNDS_LARGE = 4500, 3, 1
 QUICK_NODES, QUICK_EXECUTORS = (1000,), 1500
 
 
@@ -55,6 +55,13 @@ def add_parser(suites: SubParsers) -> None:
         "--rounds", type=count, metavar="N", help=f"rounds ({ROUNDS}; above 1,000 nodes {ROUNDS_LARGE})"
     )
     parser.add_argument("--pods", type=count, metavar="N", help=f"executor pods of a run, at least ({EXECUTORS})")
+    parser.add_argument(
+        "--scheduler-qps",
+        type=count,
+        default=SCHEDULER_QPS,
+        metavar="N",
+        help="requests a second of kube-scheduler's client (%(default)s; its own default is 50)",
+    )
     parser.add_argument("--quick", action="store_true", help="one round of fewer pods at 1,000 nodes: about 5 minutes")
     parser.add_argument(
         "--report", type=Path, default=REPORT, metavar="FILE", help="JSON, written after every run (%(default)s)"
@@ -74,6 +81,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         executors=arguments.pods or (QUICK_EXECUTORS if quick else EXECUTORS),
         rounds=rounds or ROUNDS,
         rounds_large=rounds or ROUNDS_LARGE,
+        scheduler_qps=arguments.scheduler_qps,
     )
 
 

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+SCHEDULER_QPS = 5000
+"""Requests a second that kube-scheduler's client may send, so that it is not what is measured; its default is 50."""
 SMALL_CLUSTER = 1000
 """Nodes up to which a cluster gets every round; larger ones take longer and get fewer."""
 
@@ -46,6 +48,7 @@ class Run(msgspec.Struct, frozen=True):
     round: int
     """From 1."""
     rounds: int
+    scheduler_qps: int = SCHEDULER_QPS
 
     @property
     def executors(self) -> int:
@@ -70,11 +73,12 @@ class Plan(msgspec.Struct, frozen=True):
     """At least this many executor pods a run."""
     rounds: int
     rounds_large: int
+    scheduler_qps: int = SCHEDULER_QPS
 
     def runs(self) -> list[Run]:
         """The modes in turn within a round, so that what changes on the machine meanwhile meets all of them."""
         return [
-            Run(mode, nodes, shape, -(-self.executors // shape.executors), number, rounds)
+            Run(mode, nodes, shape, -(-self.executors // shape.executors), number, rounds, self.scheduler_qps)
             for nodes in self.nodes
             for rounds in [self.rounds if nodes <= SMALL_CLUSTER else self.rounds_large]
             for shape in self.shapes

@@ -14,7 +14,7 @@ import msgspec
 
 from muster.cli.bench.kubernetes.audit import writes_that_count
 from muster.cli.bench.kubernetes.plan import Mode
-from muster.cli.bench.kubernetes.run import CREATOR_IN_FLIGHT, CREATOR_QPS, SCHEDULER_QPS, Measurement
+from muster.cli.bench.kubernetes.run import CREATOR_IN_FLIGHT, CREATOR_QPS, Measurement
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,7 +135,7 @@ def _row(rounds: Sequence[Measurement]) -> Row:
         creator_requests_per_s=round(statistics.median(each.requests / each.creating for each in rounds), 1),
         creator_qps=CREATOR_QPS,
         creator_in_flight=CREATOR_IN_FLIGHT,
-        scheduler_qps=SCHEDULER_QPS,
+        scheduler_qps=run.scheduler_qps,
         writes_per_pod_by_call=median_per_pod(lambda measured: _counted(measured.writes)),
         events_per_pod=median_per_pod(lambda measured: {"": _events(measured.writes)})[""],
         born_bound=int(statistics.median(each.born_bound for each in rounds)),
@@ -230,7 +230,8 @@ def as_markdown(rows: Sequence[Row], date: str) -> str:
     processes = sorted({name for row in rows for name in row.cpu_s_per_1000_by_process})
     calls = sorted({call for row in rows for call in row.writes_per_pod_by_call})
     parts = [
-        f"Measured on {date}, {_machine()}; rounds: "
+        f"Measured on {date}, {_machine()}; kube-scheduler's client limited to "
+        f"{rows[0].scheduler_qps:,} requests a second, the creator to {rows[0].creator_qps:,}; rounds: "
         + ", ".join(f"{count} at {nodes:,} nodes" for nodes, count in _rounds(rows).items())
         + ". In brackets: smallest and largest round.",
         _grid([*_PLACE, "executors", *_HEADINGS], [[*_place(r), f"{r.executors:,}", *_cells(r)] for r in rows]),

@@ -29,7 +29,6 @@ from muster.kube.objects import Present
 from muster.kube.resources import GANGS, GangPhase
 from muster.spark.names import MODE_ANNOTATION, SPARK_ROLE_EXECUTOR, SPARK_ROLE_LABEL
 
-SCHEDULER_QPS = 5000
 CREATOR_QPS = 1000
 CREATOR_IN_FLIGHT = 32
 SETTLE_SECONDS = 2.0
@@ -94,7 +93,7 @@ async def measure(run: Run, tell: Told) -> Measurement:
                 Path(folder),
                 scheduler=run.mode.with_scheduler,
                 controllers=False,
-                scheduler_qps=SCHEDULER_QPS,
+                scheduler_qps=run.scheduler_qps,
                 # without controllers nobody would take the taint off new nodes
                 api_server_options=["--disable-admission-plugins=TaintNodesByCondition"],
             )
