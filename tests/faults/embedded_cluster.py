@@ -39,6 +39,8 @@ UNREADY_SECONDS = 6.0
 ANSWER_SECONDS = 0.02
 """From the failure of a request to the moment at which the replica certainly knows of it."""
 LONGEST_AIM = 5.0
+POD_COLLECTION_SECONDS = 20.0
+"""Between two looks of the pod garbage collector (``pkg/controller/podgc``)."""
 
 _SERVICE_ACCOUNTS = Resource[dict[str, Any]]("", "v1", "serviceaccounts", "ServiceAccount", dict)
 _PATIENT = RetryPolicy(attempts=40)
@@ -271,14 +273,16 @@ class EmbeddedCluster:
             await asyncio.Event().wait()
 
     async def _lose_node(self, name: str) -> None:
-        """The machine is gone: its node is deleted, and its pods by the pod garbage collector."""
+        """The machine is gone, and so is its node; its pods are collected, also those that come to it too late."""
         self.kubelets.nodes.pop(name)
         await self._user.delete(NODES, name)
-        for pod in await self._user.list(PODS):
-            if pod.spec.node_name == name:
-                meta = pod.metadata
-                with contextlib.suppress(ApiError):
-                    await self._user.delete(PODS, meta.name, meta.namespace, uid=meta.uid, grace_period_seconds=0)
+        while True:
+            for pod in await self._user.list(PODS):
+                if pod.spec.node_name == name:
+                    meta = pod.metadata
+                    with contextlib.suppress(ApiError):
+                        await self._user.delete(PODS, meta.name, meta.namespace, uid=meta.uid, grace_period_seconds=0)
+            await asyncio.sleep(POD_COLLECTION_SECONDS)
 
     def _endpoints(self) -> list[tuple[str, int]]:
         now = self.simulation.now

@@ -165,9 +165,13 @@ class Onlooker:
 
     def _pods(self) -> Iterator[Object]:
         """Those that take room, or will."""
+        nodes = self._store.collection("nodes")
         for record in self._store.collection("pods").scan():
-            if record.obj["status"].get("phase") not in ("Succeeded", "Failed"):
-                yield record.obj
+            pod = record.obj
+            bound = pod["spec"].get("nodeName", "")
+            lost = bound and nodes.get("", bound) is None
+            if not lost and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                yield pod
 
     def _gang_of(self, application: str) -> Object | None:
         records = self._store.collection(GANGS).scan()
