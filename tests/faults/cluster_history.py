@@ -108,7 +108,7 @@ class Cluster:
             if pod.place == node
         ]
         slots = [
-            f"{count} unfilled of {gang.application} x {gang.executor['cpu']}m (of {dict(gang.slots)}, {spare} to spare)"
+            f"{count} x {gang.executor['cpu']}m unfilled of {gang.application} ({dict(gang.slots)}, {spare} to spare)"
             for gang in self.gangs.values()
             for count, spare in [self._unfilled(gang, node)]
             if count

@@ -82,7 +82,7 @@ class Admission:
         """A pod being created, ours, without a node (of its maker's choice or from us) and without an answer of ours.
 
         A review is repeated when other admission plugins change a pod after us; kube-apiserver itself does so with
-        every pod that has a node (topology labels, KEP-4742). The first answer stands, whichever replica is asked again:
+        every pod that has a node (topology labels, KEP-4742). The first answer stands, whichever replica is asked then:
         one that does not lead would hold an executor that is bound, and a gated pod with a node is refused.
         """
         return (
