@@ -6,6 +6,7 @@ are not ordered among each other, but resourceVersions are: all of one cluster c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,12 +126,11 @@ class Cluster:
         driver = self.driver(gang.application)
         if not gang.reserved or driver is None or driver.ended:
             return 0, 0
-        placed: dict[str, int] = {}
-        for executor in self.executors(gang.application):
-            if executor.place and not executor.extra:
-                placed[executor.place] = placed.get(executor.place, 0) + 1
-        left = {name: max(0, count - placed.get(name, 0)) for name, count in gang.slots.items()}
-        needed = max(0, gang.minimum - sum(placed.values()))
+        placed = [executor for executor in self.executors(gang.application) if executor.place]
+        filled = Counter(executor.place for executor in placed if not executor.extra)
+        left = {name: max(0, count - filled[name]) for name, count in gang.slots.items()}
+        # an extra stands in for an executor in a slot that has ended: the minimum is a number, not certain pods
+        needed = max(0, gang.minimum - len(placed))
         return left.get(node, 0), max(0, sum(left.values()) - needed)
 
     def _driver_is_awaited(self, gang: GangView) -> bool:

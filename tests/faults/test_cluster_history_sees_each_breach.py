@@ -123,6 +123,12 @@ def test_an_executor_elsewhere_leaves_its_slot_behind() -> None:
     assert breaches(*SOUND[:7], elsewhere, *OTHERS) == []
 
 
+def test_an_extra_stands_in_for_an_executor_that_has_ended() -> None:
+    extra = ("pods", "x3", pod("executor", "x3", slot="a", on="a", extra=True))
+    assert breaches(*SOUND[:8], extra, ("pods", "x2", None), *OTHERS) == []
+    assert breaches(*SOUND[:8], ("pods", "x2", None), *OTHERS) != []
+
+
 def test_pods_that_no_webhook_has_seen_are_told_apart() -> None:
     stray = ("pods", "x9", pod("executor", "x9", on="b"))
     _, verdict = told(*SOUND[:8], stray, ("pods", "x8", pod("executor", "x8", uid="8", on="b"))).judge({KEY: 2})
