@@ -66,11 +66,15 @@ class _Patience(RetryPolicy, frozen=True):
 
 
 class _SteadfastClient(Client):
+    refused: tuple[str, ...] = ()
+    """Pods that the API server would not have: a Spark pod is held, never refused."""
+
     async def create(self, resource: Resource[T], body: object, namespace: str = "") -> T:
         try:
             return await super().create(resource, body, namespace)
         except ApiError as error:
             if not error.already_exists or not isinstance(body, dict):
+                self.refused += (str(error),)
                 raise
             return await self.get(resource, body["metadata"]["name"], namespace)  # an answer was lost, no more
 
@@ -80,7 +84,7 @@ class Stage:
     """What all runs share."""
 
     plane: ControlPlane
-    client: Client
+    client: _SteadfastClient
     proxy: FaultProxy
     spark: VirtualSpark
     kubelets: VirtualKubelets
@@ -324,6 +328,7 @@ async def test_after_the_faults_every_gang_that_fits_runs_and_nothing_was_double
             assert set(run.minimum) >= verdict.released.keys()
             assert verdict.ungated or verdict.released.keys() == set(run.minimum), "an application was lost"
             assert verdict.ungated or stage.kubelets.rejected == {}, "a node was given more than it has"
+            assert stage.client.refused == ()
             assert (stage.spark.problems, stage.kubelets.problems) == ([], [])
             assert all(cluster.free(node) == amounts for node, amounts in cluster.nodes.items())
         except BaseException as error:
