@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: demo test test-spark kubernetes helm test-kubernetes bench bench-control bench-kubernetes chart lint format lock clean help
+.PHONY: demo test test-faults test-spark kubernetes helm test-kubernetes bench bench-control bench-kubernetes chart lint format lock clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,7 +21,10 @@ demo: $(READY) ## a 200-node embedded cluster, recorded workloads, two real Spar
 	@$(BIN)/muster demo $(ARGS)
 
 test: $(READY) ## the test-suite (under 6 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark and not kubernetes" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark and not kubernetes and not faults" $(ARGS)
+
+test-faults: $(READY) ## the fault runs under virtual time that are too many for `make test` (about 3 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m faults $(ARGS)
 
 test-spark: $(READY) ## the tests that ask the real Apache Spark 3.5 and 4.3
 	$(BIN)/python -m pytest -m "spark and not kubernetes" $(ARGS)
