@@ -37,7 +37,7 @@ def _batches() -> Iterator[Any]:
         yield pytest.param(first, marks=marks, id=f"seeds {first} to {first + BATCH - 1}")
 
 
-@pytest.mark.parametrize("first", _batches())
+@pytest.mark.parametrize("first", list(_batches()))
 def test_it_survives(first: int) -> None:
     outcomes = [survive(seed) for seed in range(first, first + BATCH)]
     for outcome in outcomes:
