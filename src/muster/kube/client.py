@@ -17,7 +17,7 @@ import msgspec
 from muster.kube.clock import Clock, SystemClock
 from muster.kube.config import ClusterAccess
 from muster.kube.credentials import AccessError
-from muster.kube.errors import UNREACHABLE, ApiError, error_from_answer
+from muster.kube.errors import SILENT, UNREACHABLE, ApiError, error_from_answer
 from muster.kube.kinds import PODS, SERVICE_ACCOUNTS, Resource
 from muster.kube.objects import ListMeta, RawList
 from muster.kube.retry import RetryPolicy
@@ -314,7 +314,8 @@ class Client:
                 begun = -1.0
                 yield response.content
         except _BROKEN as error:
-            raise ApiError(call, 0, UNREACHABLE, _describe(error)) from error
+            silent = begun < 0 and isinstance(error, asyncio.TimeoutError)
+            raise ApiError(call, 0, SILENT if silent else UNREACHABLE, _describe(error)) from error
         finally:
             if begun >= 0:
                 self._count("watch", resource, "", code, begun)

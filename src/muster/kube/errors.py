@@ -8,6 +8,8 @@ from muster.kube.objects import Status
 
 UNREACHABLE = "Unreachable"
 """``reason`` when no answer came at all (connection refused, reset, timed out); the code is then 0."""
+SILENT = "Silent"
+"""``reason`` when an open watch has told nothing for as long as it may; the code is then 0."""
 
 _TRANSIENT = frozenset({0, 408, 429, 500, 502, 503, 504})
 

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from muster.kube.client import Client, Query
-from muster.kube.errors import ApiError, error_from_status
+from muster.kube.errors import SILENT, ApiError, error_from_status
 from muster.kube.kinds import Resource
 from muster.kube.objects import KubeStruct, ObjectMeta, PartialObject, Status, WatchEvent
 from muster.kube.retry import RetryPolicy
@@ -25,7 +25,8 @@ from muster.kube.retry import RetryPolicy
 T = TypeVar("T")
 
 INACTIVITY_SECONDS = 70.0
-"""The API server sends a bookmark about every 60 s: a stream that is silent for longer is dead, not calm."""
+"""Silence after which a watch is opened anew, from where it was. The API server sends a bookmark about every minute
+where anything changes; of calm resources it may say nothing at all, and neither does a connection that is dead."""
 
 SLICE = 8
 """Objects told before other tasks get their turn: about 0.5 ms, with what is made of them."""
@@ -140,7 +141,8 @@ class ListWatch(Generic[T]):
             except _Cut as cut:
                 self._notice(cut)
             except ApiError as error:
-                self._notice(error)
+                if error.reason != SILENT:
+                    self._notice(error)
                 asked = error.retry_after or 0.0
                 if error.expired:
                     listed = progress = False
