@@ -27,6 +27,7 @@ from muster.kube.definitions import gang_definition, queue_definition
 from muster.kube.errors import ApiError
 from muster.kube.kinds import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, Resource
 from muster.kube.retry import RetryPolicy
+from muster.spark.names import SLOT_ANNOTATION, SPARK_ROLE_DRIVER, SPARK_ROLE_LABEL
 from tests.faults.faulty_api_server import FaultyApiServer
 from tests.faults.simulated_processes import Process, Simulation
 
@@ -273,12 +274,18 @@ class EmbeddedCluster:
             await asyncio.Event().wait()
 
     async def _lose_node(self, name: str) -> None:
-        """The machine is gone, and so is its node; its pods are collected, also those that come to it too late."""
+        """The machine is gone, and so is its node; its pods are collected, also those that come to it too late.
+
+        A driver that was released to it and is not bound waits for ever, which Muster tells in an event: its owner
+        gives it up.
+        """
         self.kubelets.nodes.pop(name)
         await self._user.delete(NODES, name)
         while True:
             for pod in await self._user.list(PODS):
-                if pod.spec.node_name == name:
+                slot = pod.metadata.annotations.get(SLOT_ANNOTATION, "")
+                driver = pod.metadata.labels.get(SPARK_ROLE_LABEL) == SPARK_ROLE_DRIVER
+                if name in (pod.spec.node_name, slot if driver and not pod.spec.scheduling_gates else ""):
                     meta = pod.metadata
                     with contextlib.suppress(ApiError):
                         await self._user.delete(PODS, meta.name, meta.namespace, uid=meta.uid, grace_period_seconds=0)

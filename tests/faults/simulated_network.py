@@ -139,7 +139,8 @@ class Connection(asyncio.Transport):
         self._network = network
         self._inbox: deque[Callable[[], None]] = deque()
         self._waiting = 0
-        """Arrivals that wait because the protocol asked for a pause."""
+        """Arrivals that wait because the protocol asked for a pause, or has something to do about the last one."""
+        self._resting = False
         self._latest = 0.0
         self._closing = False
         self._reading = True
@@ -158,10 +159,19 @@ class Connection(asyncio.Transport):
             self.loop.call_at(self._latest, self._next)
 
     def _next(self) -> None:
-        if self._reading:
-            self._inbox.popleft()()
-        else:
+        """One at a time: a selector gives the protocol's tasks their turn before it reads again."""
+        if not self._reading or self._resting:
             self._waiting += 1
+            return
+        self._resting = True
+        self._inbox.popleft()()
+        self.loop.call_soon(self._go_on)  # behind the tasks that were woken
+
+    def _go_on(self) -> None:
+        self._resting = False
+        if self._waiting and self._reading:
+            self._waiting -= 1
+            self._next()
 
     def _receive(self, data: bytes) -> None:
         if not self._lost and self.protocol is not None:
@@ -240,9 +250,8 @@ class Connection(asyncio.Transport):
     def resume_reading(self) -> None:
         if not self._reading:
             self._reading = True
-            for _ in range(self._waiting):
-                self.loop.call_soon(self._next)
-            self._waiting = 0
+            if not self._resting:
+                self.loop.call_soon(self._go_on)
 
     def is_reading(self) -> bool:
         return self._reading
