@@ -100,7 +100,7 @@ async def api_server_metric(client: Client, wanted: str, **labels: str) -> float
 
 @asynccontextmanager
 async def bare_cluster(folder: Path, *pools: NodePool, **options: Any) -> AsyncIterator[BareCluster]:
-    """Pods that name ``muster drain`` as what they run, run it, with their own service account's token."""
+    """Pods that name ``muster withdraw`` as what they run, run it, with their own service account's token."""
     async with AsyncExitStack() as stack:
         plane = await stack.enter_async_context(ControlPlane(folder, **options))
         client = await stack.enter_async_context(Client(load_access(plane.kubeconfig), user_agent="test"))
@@ -111,8 +111,8 @@ async def bare_cluster(folder: Path, *pools: NodePool, **options: Any) -> AsyncI
         spark = VirtualSpark(client, pace)
 
         def programs(pod: Pod) -> Program | None:
-            if pod.metadata.labels.get("app.kubernetes.io/name") == "muster-drain":
-                return lambda running: _drain(plane, client, folder, running)
+            if pod.metadata.labels.get("app.kubernetes.io/name") == "muster-withdraw":
+                return lambda running: _withdraw(plane, client, folder, running)
             return spark.program(pod)
 
         kubelets = await stack.enter_async_context(VirtualKubelets(client, pools, pace, programs))
@@ -122,7 +122,7 @@ async def bare_cluster(folder: Path, *pools: NodePool, **options: Any) -> AsyncI
         yield BareCluster(client, kubelets, muster)
 
 
-async def _drain(plane: ControlPlane, client: Client, folder: Path, running: RunningPod) -> int:
+async def _withdraw(plane: ControlPlane, client: Client, folder: Path, running: RunningPod) -> int:
     """The hook's container as a process: its arguments, and the rights of its service account."""
     meta = running.pod.metadata
     spec = (await client.get(PODS.decoding_to(dict), meta.name, meta.namespace))["spec"]
@@ -133,7 +133,7 @@ async def _drain(plane: ControlPlane, client: Client, folder: Path, running: Run
     kubeconfig.touch(mode=0o600)
     kubeconfig.write_text(yaml.safe_dump(admin))
     code, output = await _muster(kubeconfig, *spec["containers"][0]["args"])
-    (folder / "drain.log").write_text(output)
+    (folder / "withdraw.log").write_text(output)
     return code
 
 

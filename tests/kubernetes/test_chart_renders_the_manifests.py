@@ -79,7 +79,7 @@ def test_the_chart_and_the_command_install_the_same(
     by_helm = {key: comparable(one) for key, one in by_name(rendered).items()}
     by_command = {key: comparable(one) for key, one in by_name(manifests(options)).items()}
     del by_command["Namespace", options.namespace]  # helm install --create-namespace
-    by_helm.pop(("NetworkPolicy", "muster-drain"), None)  # for the hook, which the command does not have
+    by_helm.pop(("NetworkPolicy", "muster-withdraw"), None)  # for the hook, which the command does not have
     assert by_helm == by_command
 
 
@@ -139,9 +139,9 @@ def test_an_issuer_of_ones_own_is_used_and_none_is_made(helm: Helm) -> None:
 def test_the_hook_before_an_uninstall_is_no_endpoint_of_the_service(helm: Helm) -> None:
     objects = by_name(helm.template({}))
     selector = objects["Service", "muster"]["spec"]["selector"]
-    labels = objects["Job", "muster-drain"]["spec"]["template"]["metadata"]["labels"]
+    labels = objects["Job", "muster-withdraw"]["spec"]["template"]["metadata"]["labels"]
     assert not selector.items() <= labels.items()
-    assert ("Job", "muster-drain") not in by_name(helm.template({"drain": {"enabled": False}}))
+    assert ("Job", "muster-withdraw") not in by_name(helm.template({"withdraw": {"enabled": False}}))
 
 
 def test_custom_resources_are_kept_upgraded_and_may_be_left_out(helm: Helm) -> None:

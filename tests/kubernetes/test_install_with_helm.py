@@ -103,7 +103,7 @@ async def test_an_uninstall_releases_who_waits_and_a_replica_that_still_runs_bri
         gangs = {gang.metadata.name for gang in await cluster.client.list(GANGS, NAMESPACE)}
 
         await helm.run("uninstall", "muster", "-n", SYSTEM_NAMESPACE, "--wait")
-        assert "1 waiting pods released" in (tmp_path / "drain.log").read_text()
+        assert "1 waiting pods released" in (tmp_path / "withdraw.log").read_text()
         assert not await cluster.is_gated(waiting)
 
         async def noticed() -> bool:
@@ -133,7 +133,7 @@ async def test_a_hook_that_cannot_run_stops_the_uninstall_and_can_be_left_out(tm
         with pytest.raises(Failed):
             await helm.run("uninstall", "muster", "-n", SYSTEM_NAMESPACE, "--timeout", "5s")
         assert await cluster.webhooks() == ["muster"]
-        assert "drained" in await cluster.muster_command("drain")
+        assert "withdrawn" in await cluster.muster_command("withdraw")
         await helm.run("uninstall", "muster", "-n", SYSTEM_NAMESPACE, "--no-hooks")
         assert await cluster.webhooks() == []
 

@@ -73,7 +73,7 @@ async def test_applied_twice_the_second_time_nothing_changes_though_muster_has_w
         assert after == hook
 
 
-async def test_a_drain_and_a_delete_leave_nothing_that_holds_or_asks_for_pods(
+async def test_a_withdrawal_and_a_delete_leave_nothing_that_holds_or_asks_for_pods(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with bare_cluster(tmp_path, ONE_NODE) as cluster:
@@ -92,8 +92,8 @@ async def test_a_drain_and_a_delete_leave_nothing_that_holds_or_asks_for_pods(
         assert shown == "muster.dev/gang"
         waiting = await cluster.one_waits()
 
-        drain = await cluster.muster_command("drain")
-        assert "1 waiting pods released" in drain
+        withdraw = await cluster.muster_command("withdraw")
+        assert "1 waiting pods released" in withdraw
         assert not await cluster.is_gated(waiting)
         await cluster.muster.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
 

@@ -1,8 +1,8 @@
 """A log of what a scheduler was told and what it answered, one JSON object a line; and playing such a log again.
 
-Kinds of line, told apart by ``type``: the events, ``Asked`` (an executor's placement was asked for), ``Offer`` (a choice
-among offered nodes was asked for), and the answers: the decisions, ``Answered`` and ``Chosen``. Answers follow what they
-answer.
+Kinds of line, told apart by ``type``: the events, ``Asked`` (an executor's placement was asked for), ``Offer`` (a
+choice among offered nodes was asked for), and the answers: the decisions, ``Answered`` and ``Chosen``. Answers follow
+what they answer.
 """
 
 from __future__ import annotations

@@ -60,11 +60,11 @@ capabilities:
 Of an object of the hook before an uninstall, with its weight. Labels of its own: the Job's pod must not become an
 endpoint of the Service.
 */}}
-{{- define "muster.drain.metadata" -}}
+{{- define "muster.withdraw.metadata" -}}
 {{- $root := index . 0 -}}
-name: muster-drain
+name: muster-withdraw
 labels:
-  {{- include "muster.labels" $root | replace "name: muster" "name: muster-drain" | nindent 2 }}
+  {{- include "muster.labels" $root | replace "name: muster" "name: muster-withdraw" | nindent 2 }}
 annotations:
   helm.sh/hook: pre-delete
   helm.sh/hook-weight: {{ index . 1 | quote }}

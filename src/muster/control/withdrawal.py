@@ -27,7 +27,7 @@ _AT_ONCE = 16
 _SELECTOR = f"{names.SPARK_ROLE_LABEL} in ({names.SPARK_ROLE_DRIVER},{names.SPARK_ROLE_EXECUTOR})"
 
 
-class Drained(msgspec.Struct, frozen=True):
+class Withdrawal(msgspec.Struct, frozen=True):
     webhook: bool
     """Whether there was a webhook configuration to delete."""
     released: int
@@ -36,21 +36,21 @@ class Drained(msgspec.Struct, frozen=True):
     """Pods that were still gated when the time was over."""
 
 
-async def drain(
+async def withdraw(
     client: Client,
     *,
     timeout: float,
     settle: float = SETTLE_SECONDS,
     dry_run: bool = False,
     notice: Callable[[str], None] = lambda _: None,
-) -> Drained:
+) -> Withdrawal:
     """Delete the webhook, then hand every gated pod to ordinary scheduling, until none comes any more.
 
     ``notice`` is told what goes on. Raises ``ApiError`` when the webhook cannot be deleted or pods cannot be listed.
     """
     if dry_run:
         gated = [pod async for pod in _gated(client)]
-        return Drained(await _webhook_exists(client), len(gated), len(gated))
+        return Withdrawal(await _webhook_exists(client), len(gated), len(gated))
     webhook = await _delete_webhook(client)
     notice("webhook deleted" if webhook else "there was no webhook")
     loop = asyncio.get_running_loop()
@@ -68,9 +68,9 @@ async def drain(
         released += freed
         left, passed = len(gated) - freed, loop.time() - begun
         if not gated and passed >= settle:
-            return Drained(webhook, released, 0)
+            return Withdrawal(webhook, released, 0)
         if passed >= timeout:
-            return Drained(webhook, released, left)
+            return Withdrawal(webhook, released, left)
         await asyncio.sleep(LOOK_SECONDS)
 
 

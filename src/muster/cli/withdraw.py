@@ -1,4 +1,4 @@
-"""``muster drain``: before an uninstall, so that nothing waits for a Muster that is gone."""
+"""``muster withdraw``: before an uninstall, so that nothing waits for a Muster that is gone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from muster.cli.arguments import Failure, SubParsers, add_cluster_options, add_c
 def add_parser(commands: SubParsers) -> None:
     parser = add_command(
         commands,
-        "drain",
+        "withdraw",
         _run,
         "Prepare an uninstall: delete the webhook, and hand every waiting Spark pod to ordinary scheduling. "
         "Applying the manifests or upgrading the chart brings the webhook back.",
-        "muster drain --dry-run",
-        "muster drain",
+        "muster withdraw --dry-run",
+        "muster withdraw",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
@@ -28,24 +28,24 @@ def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from muster.cli.arguments import cluster_access
-    from muster.control.draining import Drained, drain
+    from muster.control.withdrawal import Withdrawal, withdraw
     from muster.kube.client import Client
 
-    async def run() -> Drained:
+    async def run() -> Withdrawal:
         async with Client(cluster_access(arguments)) as client:
-            return await drain(client, timeout=arguments.timeout, dry_run=arguments.dry_run, notice=_say)
+            return await withdraw(client, timeout=arguments.timeout, dry_run=arguments.dry_run, notice=_say)
 
-    drained = asyncio.run(run())
+    withdrawal = asyncio.run(run())
     if arguments.dry_run:
-        webhook = "delete the webhook" if drained.webhook else "find no webhook"
-        print(f"would {webhook} and release {drained.released} waiting pods")
+        webhook = "delete the webhook" if withdrawal.webhook else "find no webhook"
+        print(f"would {webhook} and release {withdrawal.released} waiting pods")
         return 0
-    if drained.left:
+    if withdrawal.left:
         raise Failure(
-            f"{drained.left} pods still wait behind Muster's gate after {arguments.timeout:g} s; "
-            f"{drained.released} were released. What hindered it is told above; it can be run again"
+            f"{withdrawal.left} pods still wait behind Muster's gate after {arguments.timeout:g} s; "
+            f"{withdrawal.released} were released. What hindered it is told above; it can be run again"
         )
-    print(f"drained: {drained.released} waiting pods released; Muster can be uninstalled")
+    print(f"withdrawn: {withdrawal.released} waiting pods released; Muster can be uninstalled")
     return 0
 
 

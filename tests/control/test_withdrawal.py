@@ -1,10 +1,10 @@
-"""`muster drain`: what waits behind the gate is handed to ordinary scheduling, and the webhook stays away."""
+"""`muster withdraw`: what waits behind the gate is handed to ordinary scheduling, and the webhook stays away."""
 
 from __future__ import annotations
 
 import pytest
 
-from muster.control.draining import drain
+from muster.control.withdrawal import withdraw
 from muster.devcluster.node_pool import NodePool
 from muster.kube.errors import ApiError
 from muster.kube.kinds import MUTATING_WEBHOOKS, PODS
@@ -35,8 +35,8 @@ async def test_a_driver_that_waited_when_muster_went_away_is_scheduled_by_kubern
         first, second = await one_runs_and_one_waits(cluster)
         await cluster.stop_muster()
         assert await gated(cluster, second), "nobody but muster takes the gate off"
-        drained = await drain(cluster.client, timeout=30, settle=0)
-        assert (drained.webhook, drained.released, drained.left) == (True, 1, 0)
+        withdrawal = await withdraw(cluster.client, timeout=30, settle=0)
+        assert (withdrawal.webhook, withdrawal.released, withdrawal.left) == (True, 1, 0)
         assert await webhooks(cluster) == []
         await cluster.expect_succeeded(first)
         await cluster.expect_succeeded(second)
@@ -45,8 +45,8 @@ async def test_a_driver_that_waited_when_muster_went_away_is_scheduled_by_kubern
 async def test_a_dry_run_counts_and_changes_nothing() -> None:
     async with running_cluster(ONE_NODE) as cluster:
         _, second = await one_runs_and_one_waits(cluster)
-        drained = await drain(cluster.client, timeout=30, dry_run=True)
-        assert (drained.webhook, drained.released) == (True, 1)
+        withdrawal = await withdraw(cluster.client, timeout=30, dry_run=True)
+        assert (withdrawal.webhook, withdrawal.released) == (True, 1)
         assert await webhooks(cluster) == ["muster"]
         assert await gated(cluster, second)
 
@@ -63,8 +63,8 @@ async def test_gates_of_others_stay() -> None:
             },
         }
         await cluster.client.create(PODS, pod, "team-a")
-        drained = await drain(cluster.client, timeout=30, settle=0)
-        assert (drained.webhook, drained.released, drained.left) == (False, 1, 0)
+        withdrawal = await withdraw(cluster.client, timeout=30, settle=0)
+        assert (withdrawal.webhook, withdrawal.released, withdrawal.left) == (False, 1, 0)
         [left] = await cluster.pods("spark-held", "driver")
         assert [gate.name for gate in left.spec.scheduling_gates] == ["example.com/quota"]
 
@@ -80,6 +80,6 @@ async def test_what_may_not_be_patched_is_told_and_counted() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cluster.client, "patch", refused)
-            drained = await drain(cluster.client, timeout=0.5, settle=0, notice=told.append)
-        assert (drained.released, drained.left) == (0, 1)
+            withdrawal = await withdraw(cluster.client, timeout=0.5, settle=0, notice=told.append)
+        assert (withdrawal.released, withdrawal.left) == (0, 1)
         assert any("not released" in line and "forbidden" in line for line in told)
