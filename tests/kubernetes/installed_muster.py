@@ -28,7 +28,6 @@ from muster.kube.config import load_access
 from muster.kube.kinds import LEASES, MUTATING_WEBHOOKS, NAMESPACES, PODS
 from muster.kube.manifests import InstallOptions, manifests
 from muster.kube.objects import Lease
-from muster.kube.resources import GANGS
 from tests.kubernetes.connection_balancer import ConnectionBalancer
 from tests.kubernetes.real_cluster import ACCOUNTS, NAMESPACE, SYSTEM_NAMESPACE, RealCluster, until
 
@@ -216,9 +215,9 @@ class InstalledCluster(RealCluster):
         await self.client.delete_collection(PODS, self.namespace)
 
         async def none() -> bool:
-            return not await self.client.list(PODS, self.namespace) and not await self.client.list(GANGS)
+            return not await self.client.list(PODS, self.namespace)
 
-        await until("pods and gangs are gone", none)
+        await until("all pods are gone", none)
 
 
 @asynccontextmanager
