@@ -147,3 +147,32 @@ def test_the_cpu_time_of_a_process_is_what_the_kernel_tells_itself() -> None:
     told = cpu.cpu_seconds(os.getpid())
     # clock ticks are a hundredth of a second
     assert before - 0.05 <= told <= time.process_time() + 0.05
+
+
+def test_report_and_page_are_written_and_the_exit_code_says_whether_bind_reached_its_aims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spans = {Mode.BIND: 1.0, Mode.KUBE_SCHEDULER: 2.0}
+
+    async def measure(run: Run, tell: Any) -> Measurement:
+        tell("measuring")
+        return measurement(span=spans[run.mode], run=run)
+
+    for name in ("etcd", "kube-apiserver"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    monkeypatch.setattr("muster.cli.bench.kubernetes.run.measure", measure)
+    page, written = tmp_path / "page.md", tmp_path / "deep" / "kubernetes.json"
+    page.write_text("<!-- kubernetes: begin -->\n<!-- kubernetes: end -->\n")
+    options = ["--nodes", "20", "--shape", "1+10", "--pods", "30", "--rounds", "2", "-o", "json"]
+    modes = ["--mode", "bind", "--mode", "kube-scheduler"]
+    command = ["bench", "kubernetes", *options, *modes, "--report", str(written), "--markdown", str(page)]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out) == json.loads(written.read_text())
+    assert [(row["mode"], len(row["rounds"])) for row in json.loads(told.out)] == [("bind", 2), ("kube-scheduler", 2)]
+    assert "20 nodes, 1+10, bind, round 2 of 2: 30 pods/s" in told.err
+    assert "2.0 × kube-scheduler's pods/s (at least 3): **does not hold**" in page.read_text()
+    spans[Mode.KUBE_SCHEDULER] = 3.0
+    monkeypatch.setattr(report, "MOST_CPU", 1.0)
+    assert main(command) == 0
