@@ -120,10 +120,12 @@ def application_invalid(state: State, key: ApplicationKey, driver: PodRef, reaso
 def reservation_restored(
     state: State, application: Application, reservation: Reservation, status: GangStatus | None
 ) -> None:
-    """A reservation was read back; after ``Synced`` it is news to nobody."""
-    if state.synced:
-        return
+    """A reservation was read back; or, where several processes are asked in turn, another one wrote it later."""
     gang = state.gang(application.key)
+    if state.synced:
+        if state.config.asked:
+            restoring.follow(state, gang, application, reservation)
+        return
     gangs.sized(state, gang, application)
     restoring.remember(state, gang, reservation, status)
 

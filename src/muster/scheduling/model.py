@@ -159,6 +159,18 @@ class Choice(msgspec.Struct, frozen=True):
     """In words for people; "" when there is a node."""
 
 
+class Holding(msgspec.Struct, frozen=True):
+    """What an application holds at this moment, pod by pod."""
+
+    driver_node: str
+    unfilled: tuple[Slot, ...]
+    """Slots of the minimum without an executor, in the packer's order."""
+    owed: int
+    """Slots of the minimum that could not be placed."""
+    executors: tuple[tuple[str, str], ...]
+    """Executors with room: name and node, oldest first as far as they were told in that order."""
+
+
 class GangStatus(msgspec.Struct, frozen=True, gc=False):
     """The status of a ``Gang``: phase, why, counts, and when (seconds; ``None`` = not yet)."""
 

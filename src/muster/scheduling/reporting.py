@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from muster.scheduling.decisions import Condition, Demand, Reserve
-from muster.scheduling.model import GangStatus, Phase, PodShape, Reservation, Slot
+from muster.scheduling.model import GangStatus, Holding, Phase, PodShape, Reservation, Role, Slot
 from muster.scheduling.records import Gang
 from muster.scheduling.state import State
 
@@ -76,6 +76,17 @@ def reserve(state: State, gang: Gang) -> None:
 def reservation_of(gang: Gang) -> Reservation:
     """What a gang holds now."""
     return _reservation(gang, slots_by_node(gang))
+
+
+def holding_of(gang: Gang) -> Holding:
+    """The same, pod by pod."""
+    executors = [record for record in gang.pods.values() if record.room and record.pod.role is Role.EXECUTOR]
+    return Holding(
+        driver_node=gang.reserved_driver or (gang.driver.claim if gang.driver is not None else ""),
+        unfilled=tuple([Slot(node, count) for node, count in gang.free.items()]),
+        owed=gang.owed,
+        executors=tuple([(record.pod.name, record.room) for record in executors]),
+    )
 
 
 def _reservation(gang: Gang, slots: dict[str, int]) -> Reservation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muster.scheduling import executors, gangs, occupancy, turns
-from muster.scheduling.model import GangStatus, Phase, Reservation
+from muster.scheduling.model import Application, GangStatus, Phase, Reservation
 from muster.scheduling.records import Gang
 from muster.scheduling.state import State
 
@@ -20,6 +20,31 @@ def remember(state: State, gang: Gang, reservation: Reservation, status: GangSta
         gang.reserved = status.reserved if status.reserved is not None else gang.reserved
         gang.driver_bound = status.driver_bound if status.driver_bound is not None else gang.driver_bound
         gang.minimum_reached = status.minimum_reached
+
+
+def follow(state: State, gang: Gang, application: Application, reservation: Reservation) -> None:
+    """Another process was asked and reserved: hold what it wrote, as far as there is room, instead of what was held.
+
+    What is kept here for drivers that nobody has asked about yet makes way first.
+    """
+    driver = gang.driver
+    if driver is None or driver.pod.finished or gang.phase is Phase.FINISHED:
+        return
+    for other in list(state.unasked.values()):
+        if other is not gang and other.phase is Phase.RESERVED:
+            gangs.requeue(state, other, "another process reserved first")
+    state.unasked.clear()
+    occupancy.give_everything(state, gang)
+    state.leave_queue(gang)
+    gang.shelved, gang.phase = False, Phase.PENDING
+    gangs.sized(state, gang, application)
+    remember(state, gang, reservation, None)
+    _restore(state, gang)
+    gang.restored = None
+    if not gang.holds:
+        turns.join(state, gang)
+    state.tell(gang, "its reservation was written by another process")
+    state.stirred = True
 
 
 def settle_all(state: State) -> None:

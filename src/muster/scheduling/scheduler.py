@@ -21,8 +21,18 @@ from muster.scheduling.events import (
     TimePassed,
 )
 from muster.scheduling.explaining import Explanation, explain
-from muster.scheduling.model import ApplicationKey, Choice, GangStatus, Outcome, Placement, Pod, PodShape, Reservation
-from muster.scheduling.reporting import report, reservation_of, status_of
+from muster.scheduling.model import (
+    ApplicationKey,
+    Choice,
+    GangStatus,
+    Holding,
+    Outcome,
+    Placement,
+    Pod,
+    PodShape,
+    Reservation,
+)
+from muster.scheduling.reporting import holding_of, report, reservation_of, status_of
 from muster.scheduling.state import State
 from muster.scheduling.story import StoryEntry
 from muster.scheduling.validation import validate
@@ -133,6 +143,11 @@ class Scheduler:
         """What an application holds now, as it would be written; ``None`` when it holds nothing."""
         gang = self._state.gangs.get(key)
         return reservation_of(gang) if gang is not None and gang.holds else None
+
+    def holding(self, key: ApplicationKey) -> Holding | None:
+        """The same, pod by pod."""
+        gang = self._state.gangs.get(key)
+        return holding_of(gang) if gang is not None and gang.holds else None
 
     def demands(self) -> Mapping[ApplicationKey, tuple[tuple[PodShape, int], ...]]:
         """Room that is missing, per application that misses any."""

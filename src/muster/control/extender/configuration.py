@@ -190,6 +190,7 @@ def scheduler_config(install: Install) -> SchedulerConfig:
         },
         pool_label=install.instance_group_label,
         bind_enabled=False,
+        asked=True,
     )
 
 

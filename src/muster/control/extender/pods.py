@@ -47,8 +47,9 @@ def application_of(pod: Pod) -> Application:
 
 
 def application_id(pod: Pod) -> str:
-    """The label ``spark-app-id``, which the user sets; "" when absent."""
-    return pod.metadata.labels.get(names.ARCHIVED_APP_ID_LABEL, "")
+    """The label ``spark-app-id``, which the user sets, else Spark's own ``spark-app-selector``; "" for neither."""
+    labels = pod.metadata.labels
+    return labels.get(names.ARCHIVED_APP_ID_LABEL, "") or labels.get(names.SPARK_APP_SELECTOR_LABEL, "")
 
 
 def instance_group(spec: PodSpec, label: str = DEFAULT_INSTANCE_GROUP_LABEL) -> str | None:
