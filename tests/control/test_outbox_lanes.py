@@ -143,6 +143,26 @@ def test_only_the_newest_reservation_is_written_when_the_api_was_away() -> None:
     assert carried_out(api, story)[:2] == ["gang 2", "release pi-driver to n2"]
 
 
+def test_a_driver_is_not_released_for_a_reservation_that_was_given_up_meanwhile() -> None:
+    async def story(outbox: Outbox) -> None:
+        away = True
+        api.fail = lambda what: Retry("503") if away and what.startswith("release") else None
+        for decision in RESERVE_AND_RELEASE:
+            outbox.push(decision)
+        await asyncio.sleep(1)
+        outbox.push(Reserve(APPLICATION, Reservation(KEY, 2, "", ()), PENDING))  # its node is lost
+        await asyncio.sleep(1)
+        away = False
+        await asyncio.sleep(20)
+        assert not any(what.startswith("release") for what in api.done)
+        outbox.push(Reserve(APPLICATION, reservation(3, "n2"), RESERVED))
+        outbox.push(ReleaseDriver(KEY, DRIVER, "n2", "Reserved"))
+
+    api = Api()
+    assert "release pi-driver to n2" in carried_out(api, story)
+    assert api.done.index("gang 3") < api.done.index("release pi-driver to n2")
+
+
 def test_a_gang_that_starts_runs_and_ends_costs_three_writes_of_its_own() -> None:
     async def story(outbox: Outbox) -> None:
         outbox.push(Condition(KEY, PENDING))

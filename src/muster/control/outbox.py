@@ -149,6 +149,9 @@ class Outbox:
         match decision:
             case Reserve():
                 lane.reserve, lane.application = decision, decision.application
+                release = lane.release
+                if release is not None and release.node and release.node != decision.reservation.driver_node:
+                    lane.release = None  # of a reservation that is given up: the driver waits again
                 lane.status = decision.status
             case ReleaseDriver():
                 lane.release, lane.driver_pod = decision, decision.pod
