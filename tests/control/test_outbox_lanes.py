@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from muster.cluster.resources import Resources
-from muster.control.outbox import PENDING_GRACE, STATUS_INTERVAL, Gone, Outbox, Retry
+from muster.control.outbox import PENDING_GRACE, PLACES_AT_ONCE, STATUS_INTERVAL, Gone, Outbox, Retry
 from muster.scheduling.decisions import Condition, Decision, Place, Publish, ReleaseDriver, Reserve
 from muster.scheduling.model import (
     Application,
@@ -286,3 +286,59 @@ def test_a_gang_without_driver_pod_is_removed_by_muster_at_the_end() -> None:
 
 def test_a_replica_that_lost_its_lease_writes_nothing() -> None:
     assert carried_out(Api(), pushed(*RESERVE_AND_RELEASE), may_write=False) == []
+
+
+class SlowApi(Api):
+    """Counts the executors whose release is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = self.most = 0
+
+    async def release(self, pod: PodRef, key: ApplicationKey, node: str, extra: bool) -> None:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await super().release(pod, key, node, extra)
+        self.under_way -= 1
+
+
+def held_executors(applications: int, each: int, node: str = "n1") -> list[Place]:
+    return [
+        Place(f"team-a/spark-{app}", PodRef("team-a", f"exec-{app}-{number}", f"u-{app}-{number}"), node, False)
+        for app in range(applications)
+        for number in range(each)
+    ]
+
+
+def test_many_held_executors_are_released_a_few_at_a_time_over_all_applications() -> None:
+    api = SlowApi()
+    done = carried_out(api, pushed(*held_executors(40, 20)))
+    assert len(done) == len(set(done)) == 800
+    assert api.most == PLACES_AT_ONCE
+
+
+def test_an_executor_decided_anew_while_it_waited_for_its_turn_goes_where_it_was_decided_last() -> None:
+    async def story(outbox: Outbox) -> None:
+        crowd = held_executors(4, 20)
+        for place in crowd:
+            outbox.push(place)
+        await asyncio.sleep(0.005)
+        outbox.push(msgspec.structs.replace(crowd[-1], node="n2"))
+
+    done = carried_out(Api(), story)
+    assert [what for what in done if "exec-3-19" in what] == ["release exec-3-19 to n2"]
+
+
+def test_nothing_that_waited_for_its_turn_is_written_once_the_lease_is_gone() -> None:
+    async def main() -> list[str]:
+        api, leads = Api(), True
+        outbox = Outbox(api, asyncio.get_running_loop().time, lambda attempt: 0.1, lambda: leads)
+        for place in held_executors(4, 20):
+            outbox.push(place)
+        await asyncio.sleep(0.005)
+        leads = False
+        await asyncio.sleep(100)
+        await outbox.close()
+        return api.done
+
+    assert len(run_virtual(main())) == PLACES_AT_ONCE, "only those that were under way"

@@ -8,9 +8,10 @@ changed comes back through the watches as events; nothing is assumed here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -26,6 +27,13 @@ PENDING_GRACE = 1.0
 ENDING = 2.0
 """Seconds an ended application's executors get to go before its last status is written."""
 PLACES_AT_ONCE = 16
+COURTESIES_AT_ONCE = 4
+"""Writes under way at a time, over all lanes: of released executors; of statuses and Events, which nobody waits for.
+
+Each answer is work for the loop that answers admissions, and what is ready at once is worked off at once: thousands of
+executors that were held while the watches were away must not make one long pause of it. Reservations and drivers go
+first and are few: they have no limit.
+"""
 
 
 class Retry(Exception):
@@ -128,6 +136,8 @@ class Outbox:
         self._may_write = may_write
         self._on_retry = on_retry
         self._lanes: dict[ApplicationKey, _Lane] = {}
+        self._places = asyncio.Semaphore(PLACES_AT_ONCE)
+        self._courtesies = asyncio.Semaphore(COURTESIES_AT_ONCE)
         self._closed = False
 
     def __len__(self) -> int:
@@ -248,7 +258,7 @@ class Outbox:
         elif lane.places:
             await self._place(lane)
         elif lane.events:
-            await self._attempt(self._writer.publish(lane.events[0]))
+            await self._attempt(self._writer.publish(lane.events[0]), self._courtesies)
             del lane.events[0]
         else:
             await self._status(lane)
@@ -270,7 +280,7 @@ class Outbox:
     async def _place(self, lane: _Lane) -> None:
         batch = [lane.places[pod] for pod in list(lane.places)[:PLACES_AT_ONCE]]
         results = await asyncio.gather(
-            *(self._attempt(self._writer.release(place.pod, place.key, place.node, place.extra)) for place in batch),
+            *(self._attempt(self._release_executor(lane, place), self._places) for place in batch),
             return_exceptions=True,
         )
         failure: BaseException | None = None
@@ -281,6 +291,10 @@ class Outbox:
                 del lane.places[place.pod]
         if failure is not None:
             raise failure
+
+    async def _release_executor(self, lane: _Lane, place: Place) -> None:
+        if lane.places.get(place.pod) is place:  # it may have waited for its turn, and been decided anew
+            await self._writer.release(place.pod, place.key, place.node, place.extra)
 
     async def _status(self, lane: _Lane) -> None:
         status = lane.status
@@ -293,7 +307,7 @@ class Outbox:
             # Client mode: no driver pod owns the Gang, so nothing but Muster would ever remove it.
             await self._attempt(self._writer.delete_gang(lane.key))
         elif lane.created:
-            await self._attempt(self._writer.write_status(lane.key, status))
+            await self._attempt(self._writer.write_status(lane.key, status), self._courtesies)
         lane.status_written, lane.status_at = status, self._clock()
 
     async def _create_for_status(self, lane: _Lane, status: GangStatus) -> None:
@@ -304,10 +318,14 @@ class Outbox:
             await self._attempt(self._writer.write_gang(lane.application, None))
             lane.created = True
 
-    @staticmethod
-    async def _attempt(write: Awaitable[None]) -> None:
-        """One write; an object that is gone needs it no more."""
+    async def _attempt(self, write: Coroutine[Any, Any, None], turns: asyncio.Semaphore | None = None) -> None:
+        """One write, in its turn; an object that is gone needs it no more. Raises ``Retry``."""
         try:
-            await write
+            async with turns or contextlib.nullcontext():
+                if turns is not None and not self._may_write():
+                    raise Retry("another replica leads now")  # the lease may have gone while this one waited
+                await write
         except Gone as gone:
             _log.info("write no longer needed", reason=str(gone))
+        finally:
+            write.close()
