@@ -47,8 +47,8 @@ def test_a_metric_is_scraped_under_its_name_with_its_tags() -> None:
 def test_gauges_forget_what_is_not_told_of_any_more() -> None:
     registry = CollectorRegistry()
     metrics = LegacyMetrics(registry)
-    metrics.replace("resource.usage.cpu", {("n1", "batch"): 1, ("n2", "batch"): 2})
-    metrics.replace("resource.usage.cpu", {("n2", "batch"): 3})
+    metrics.replace("resource.usage.cpu", [(("n1", "batch"), 1), (("n2", "batch"), 2)])
+    metrics.replace("resource.usage.cpu", [(("n2", "batch"), 3)])
     usage = [line for line in scraped(registry) if "resource_usage_cpu" in line]
     assert usage == ['foundry_spark_scheduler_resource_usage_cpu{instance_group="batch",nodename="n2"} 3.0']
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if parsed.debug:
             raise
-        print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{parser.prog}: error: {one_line(error)}", file=sys.stderr)
         return 1
 
 
@@ -78,7 +78,7 @@ def _program() -> str:
     return "kubectl muster" if Path(sys.argv[0]).name == "kubectl-muster" else "muster"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The message of an error made for people; of any other one also what it is, and how to see more."""
     message = " ".join(str(error).split())
     if isinstance(error, Failure | OSError) or type(error).__module__.startswith("muster."):

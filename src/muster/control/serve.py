@@ -6,10 +6,8 @@ import asyncio
 import os
 import signal
 import socket
-import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from muster.control.clock import Clock
 from muster.control.config import ConfigError, ServeConfig, parse_duration
 from muster.control.controller import Controller
 from muster.control.discovery import Discovery
+from muster.control.listening import listening
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
@@ -117,8 +116,8 @@ class Service:
 
         app.router.add_post("/mutate", mutate)
         async with (
-            _listening(management_app(self), config.management.host, config.management.port, None) as management_port,
-            _listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
+            listening(management_app(self), config.management.host, config.management.port, None) as management_port,
+            listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
         ):
             self.management_port, self.webhook_port = management_port, webhook_port
             _log.info(
@@ -236,19 +235,6 @@ def _certificates(config: ServeConfig, client: Client) -> ServingCertificates | 
         raise ConfigError("webhook.certificates: certFile and keyFile belong together, and caFile needs both")
     lifetimes = certificate_lifetimes(settings)
     return ServingCertificates(client, config.namespace, webhook.service, webhook.host, lifetimes=lifetimes)
-
-
-@asynccontextmanager
-async def _listening(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """Serve ``app``; gives the port (of the machine's choice when 0 was asked)."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        await site.start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 async def serve(config: ServeConfig) -> None:

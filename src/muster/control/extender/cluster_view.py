@@ -162,6 +162,10 @@ class ClusterView:
         if decisions:
             self._decided(decisions)
 
+    def size_of(self, driver: k.Pod) -> model.Application:
+        """By its annotations. Raises ``SparkConfigurationError``."""
+        return facts.application_from(driver, pods.application_of(driver), self._label)
+
     # Telling
 
     def _is_ours(self, pod: k.Pod, pod_id: PodId) -> bool:

@@ -65,7 +65,10 @@ class Server(_Section, frozen=True):
     cert_file: str = ""
     key_file: str = ""
     client_ca_files: tuple[str, ...] = ()
-    """The first is the CA that the conversion webhook is verified against."""
+    """The first is the CA that the conversion webhook is verified against; clients' certificates are checked against
+    all of them."""
+    require_client_certificates: bool = False
+    """Refuse filter calls without a client certificate. The archived scheduler had no such key."""
 
 
 class Logging(_Section, frozen=True):
@@ -216,6 +219,8 @@ def _problems(install: Install) -> Iterator[str]:
             yield f"server.{key} is missing: the extender serves HTTPS only; give the path of a PEM file"
     if install.server.context_path and not install.server.context_path.startswith("/"):
         yield f"server.context-path = {install.server.context_path!r}: expected a path such as /spark-scheduler"
+    if install.server.require_client_certificates and not install.server.client_ca_files:
+        yield "server.require-client-certificates needs server.client-ca-files: the CAs that sign them"
     if install.has_webhook and not install.server.client_ca_files:
         yield (
             "server.client-ca-files is empty, and webhook-service-config names a service: give the PEM file of the CA "

@@ -59,8 +59,18 @@ class Answer(msgspec.Struct, frozen=True):
     instance_group: str = ""
     created: ResourceReservation | None = None
     """The reservation, when this call made it."""
+    first_bind: ResourceReservation | None = None
+    """The reservation, when the executor took a slot that none had before."""
     zone: str = ""
     """The one zone in which an executor had to find room, and found none."""
+
+
+class _Written(msgspec.Struct, frozen=True):
+    created: ResourceReservation | None = None
+    first_bind: ResourceReservation | None = None
+
+
+_NOTHING = _Written()
 
 
 class Filter:
@@ -167,7 +177,7 @@ class Filter:
             if outcome is not Outcome.FAILURE_INTERNAL:
                 self._demand_gang(application)
             return Answer(outcome, message=message)
-        created = self._write(application, answered=True)
+        created = self._write(application, answered=True).created
         self._demands.drop(pod.metadata.namespace, pod.metadata.name, Source.EXTENDER)
         self._announce("foundry.spark.scheduler.application_scheduled", self._scheduled(application))
         return Answer(Outcome.SUCCESS, choice.node, created=created)
@@ -216,12 +226,13 @@ class Filter:
         if not choice.node:
             return self._no_node(application, pod, choice, zone)
         outcome = _EXECUTOR_SUCCESSES[choice.outcome]
+        first_bind = None
         if choice.outcome is not model.Outcome.ALREADY:
-            self._write(application, asked=pod.metadata.name)
+            first_bind = self._write(application, asked=pod.metadata.name).first_bind
             if choice.outcome is model.Outcome.EXTRA and pod.metadata.name not in application.soft:
                 outcome = Outcome.SUCCESS  # the slot of one that died
         self._demands.drop(pod.metadata.namespace, pod.metadata.name, Source.EXTENDER)
-        return Answer(outcome, choice.node)
+        return Answer(outcome, choice.node, first_bind=first_bind)
 
     def _no_node(self, application: KnownApplication, pod: k.Pod, choice: Choice, zone: str) -> Answer:
         if choice.outcome is model.Outcome.FULL:
@@ -266,23 +277,21 @@ class Filter:
         self._decided(decisions)
         return choice
 
-    def _write(
-        self, application: KnownApplication, *, answered: bool = False, asked: str = ""
-    ) -> ResourceReservation | None:
-        """Bring the application's reservation object in line; returns one that had to be created.
+    def _write(self, application: KnownApplication, *, answered: bool = False, asked: str = "") -> _Written:
+        """Bring the application's reservation object in line.
 
         Nothing is written for drivers that nobody has asked about. ``asked``: the executor that was answered.
         """
         driver, read, sized = application.driver, application.read, application.sized
         holding = self.view.scheduler.holding(application.key)
         if driver is None or read is None or sized is None or holding is None:
-            return None
+            return _NOTHING
         previous = self._reservations.get(application.namespace, application.app_id)
         if previous is not None and not reconcile.belongs_to(previous, driver):
             self._reservations.delete(application.namespace, application.app_id)
             previous = None
         if previous is None and not answered and not driver.spec.node_name:
-            return None
+            return _NOTHING
         base = previous
         if base is None:
             filled = sized.minimum - sum(slot.count for slot in holding.unfilled) - holding.owed
@@ -291,12 +300,15 @@ class Filter:
         ended = {name for name, executor in application.executors.items() if executor.pod.finished}
         projection = projected(base, holding, sized.minimum, read.executor, ended=ended, asked=asked)
         application.soft = projection.soft
+        changed = projection.reservation
         if previous is None:
-            self._reservations.create(projection.reservation)
-            return projection.reservation
-        if projection.reservation != previous:
-            self._reservations.update(projection.reservation)
-        return None
+            self._reservations.create(changed)
+            return _Written(created=changed)
+        if changed == previous:
+            return _NOTHING
+        self._reservations.update(changed)
+        taken = changed.slot_of(asked) if asked else None
+        return _Written(first_bind=changed if taken is not None and not previous.status.pods.get(taken) else None)
 
     def _reconcile(self) -> None:
         """Another replica may have been asked meanwhile. Its writes were followed; what they left open is done now."""
@@ -312,6 +324,12 @@ class Filter:
                     self.view.touched[sized.key] = None
                 case Demand(key=key, missing=missing) if missing:
                     self._demand_waiting(key)
+
+    def demand_all(self) -> None:
+        """Demands can be made now: of every gang that waits."""
+        self._demands.sweep(self._waits)
+        for key in self.view.scheduler.demands():
+            self._demand_waiting(key)
 
     def _demand_waiting(self, key: model.ApplicationKey) -> None:
         """A gang that waits for room demands it, whether kube-scheduler asks about its driver or not."""

@@ -8,7 +8,7 @@ nanoseconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -158,10 +158,10 @@ class LegacyMetrics:
     def set(self, name: str, value: float, *tags: str) -> None:
         self._series(name, tags).set(value)
 
-    def replace(self, name: str, values: Mapping[tuple[str, ...], float]) -> None:
+    def replace(self, name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> None:
         """Make these the only series of a gauge: what is not told of any more disappears."""
         self._collectors[name].clear()
-        for tags, value in values.items():
+        for tags, value in values:
             self.set(name, value, *tags)
 
     def _series(self, name: str, tags: tuple[str, ...]) -> Any:
