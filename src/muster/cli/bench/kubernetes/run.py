@@ -99,15 +99,22 @@ async def measure(run: Run, tell: Told) -> Measurement:
             )
             await stack.enter_async_context(plane)
             client = await stack.enter_async_context(Client(load_access(plane.kubeconfig), user_agent=_AGENT))
-            names = await _furnish(client, run.nodes, tell)
-            processes = plane.processes()
-            if run.mode.with_muster:
-                tell("starting Muster")
-                muster = await stack.enter_async_context(_muster(client, plane, run.mode))
-                processes["muster"] = muster.pid
-            tell("warming up")
-            await _warm_up(client, plane, run.mode, names)
-            return await _measure(run, client, plane, processes, names, tell)
+            try:
+                return await _measure_on(plane, run, client, stack, tell)
+            except RunFailed as error:
+                raise RunFailed(f"{run}: {error}. {_last_words(plane)}") from None
+
+
+async def _measure_on(plane: ControlPlane, run: Run, client: Client, stack: AsyncExitStack, tell: Told) -> Measurement:
+    names = await _furnish(client, run.nodes, tell)
+    processes = plane.processes()
+    if run.mode.with_muster:
+        tell("starting Muster")
+        muster = await stack.enter_async_context(_muster(client, plane, run.mode))
+        processes["muster"] = muster.pid
+    tell("warming up")
+    await _warm_up(client, plane, run.mode, names)
+    return await _measure(run, client, plane, processes, names, tell)
 
 
 async def _measure(
@@ -292,7 +299,7 @@ async def _muster(client: Client, plane: ControlPlane, mode: Mode) -> AsyncItera
 
 async def _until_ready(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
     """Leading, and synced."""
-    async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as http:
+    async with _patience("Muster was not ready", START_SECONDS), aiohttp.ClientSession() as http:
         while True:
             if process.returncode is not None:
                 raise RunFailed(f"Muster has ended: {_end_of(log)}")
@@ -310,7 +317,7 @@ async def _warm_up(client: Client, plane: ControlPlane, mode: Mode, nodes: tuple
 
     kube-apiserver takes up webhook configurations through a watch of its own, a moment after they are written.
     """
-    async with asyncio.timeout(START_SECONDS):
+    async with _patience("Muster had not placed an executor of the warm-up", START_SECONDS):
         while True:
             spec = LoadSpec(
                 str(plane.kubeconfig),
@@ -331,7 +338,7 @@ async def _warm_up(client: Client, plane: ControlPlane, mode: Mode, nodes: tuple
 
 async def _until_finished(client: Client, applications: int) -> None:
     """Every gang says that its application has ended."""
-    async with asyncio.timeout(START_SECONDS):
+    async with _patience("Muster had not written the end of every application", START_SECONDS):
         while True:
             gangs = await client.list(GANGS, NAMESPACE)
             if sum(gang.status.phase == GangPhase.FINISHED for gang in gangs) == applications:
@@ -348,3 +355,18 @@ def _resource_of(manifest: Mapping[str, Any]) -> Resource[Any]:
 
 def _end_of(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:]
+
+
+def _last_words(plane: ControlPlane) -> str:
+    """What kube-apiserver and Muster have logged last: the folder goes with the run."""
+    logs = [log for log in (plane.folder / "kube-apiserver.log", plane.folder / "muster.log") if log.is_file()]
+    return " ".join(f"The end of {log.name}: {_end_of(log)}" for log in logs)
+
+
+@asynccontextmanager
+async def _patience(problem: str, seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RunFailed(f"{problem} after {seconds:.0f} s") from None
