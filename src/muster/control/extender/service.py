@@ -188,7 +188,7 @@ class ExtenderService:
             _log.info("ready", nodes=len(self.filter.view.scheduler.table.index))
             tasks.create_task(self._every(TICK, self._tick))
             tasks.create_task(self._every(gauges.INTERVAL, self._refresh))
-            tasks.create_task(self._every(marker.INTERVAL, self._mark))
+            tasks.create_task(self._every(marker.INTERVAL, self.mark))
             tasks.create_task(self._every(CERTIFICATE_CHECK, self._check_certificates))
             if not has_demands:
                 await self._wait_for_demands()
@@ -316,7 +316,7 @@ class ExtenderService:
 
     def _publish(self, event: Publish) -> None:
         pod = event.pod
-        about = k.ObjectReference("v1", "Pod", pod.namespace, pod.name, pod.uid)
+        about = k.ObjectReference(kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid, api_version="v1")
         self._in_background(self._events.publish(about, event.reason, event.message, warning=event.warning))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -376,7 +376,7 @@ class ExtenderService:
                 seconds=round(stuck.seconds),
             )
 
-    async def _mark(self) -> None:
+    async def mark(self) -> None:
         """Mark drivers that wait for long as larger than the cluster, or not."""
         view = self.filter.view
         table, packer = view.scheduler.table, self._packer
