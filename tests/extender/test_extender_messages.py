@@ -111,3 +111,10 @@ def test_failure_gives_each_node_the_message_unescaped() -> None:
         b'"FailedNodes":{"node1":"min < max & more","node2":"min < max & more"},'
         b'"FailedAndUnresolvableNodes":null,"Error":""}\n'
     )
+
+
+@pytest.mark.parametrize("name", ['quoted"name', "back\\slash", "line\nend", "ünïcode", "<html>"])
+def test_names_that_no_node_can_have_are_escaped_all_the_same(name: str) -> None:
+    answer = json.loads(refused(("node1", name), 'said "no"'))
+
+    assert answer["FailedNodes"] == {"node1": 'said "no"', name: 'said "no"'}

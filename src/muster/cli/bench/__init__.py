@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from muster.cli.arguments import Formatter, SubParsers, example
-from muster.cli.bench import control, core
+from muster.cli.bench import control, core, extender
 from muster.cli.bench.kubernetes import command as kubernetes_suite
 
-_SUITES = (core, control, kubernetes_suite)
+_SUITES = (core, control, extender, kubernetes_suite)
 
 
 def add_parser(commands: SubParsers) -> None:
