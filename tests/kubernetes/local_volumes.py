@@ -9,6 +9,8 @@ from muster.kube.client import Client
 from muster.kube.kinds import Resource
 
 STORAGE_CLASS = "local"
+ACCESS_MODE = "ReadWriteOncePod"
+"""What Spark asks for since 4.0 (``spark.kubernetes.legacy.useReadWriteOnceAccessMode`` is off); goes with no other."""
 STORAGE_CLASSES = Resource[dict[str, Any]](
     "storage.k8s.io", "v1", "storageclasses", "StorageClass", dict, namespaced=False
 )
@@ -45,7 +47,7 @@ def _volume(name: str, node: str) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": [ACCESS_MODE],
             "persistentVolumeReclaimPolicy": "Delete",
             "storageClassName": STORAGE_CLASS,
             "local": {"path": f"/mnt/{name}"},

@@ -25,7 +25,7 @@ from muster.kube.kinds import NODES, PODS
 from muster.kube.objects import Pod
 from tests.control.spark_pods import executor_pod
 from tests.kubernetes.audit_trail import bound_by_kube_scheduler
-from tests.kubernetes.local_volumes import STORAGE_CLASS, create_local_volumes
+from tests.kubernetes.local_volumes import ACCESS_MODE, STORAGE_CLASS, create_local_volumes
 from tests.kubernetes.real_cluster import NAMESPACE, RealCluster, control_plane, muster_service, until
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
@@ -99,7 +99,7 @@ APART = {
     ]
 }
 CLAIM = {
-    "accessModes": ["ReadWriteOnce"],
+    "accessModes": [ACCESS_MODE],
     "storageClassName": STORAGE_CLASS,
     "resources": {"requests": {"storage": "1Gi"}},
 }
