@@ -172,12 +172,14 @@ class RunningExtender:
             "spark-executor-mem": "4Gi",
             "spark-executor-count": str(executors),
         }
-        return await self._pod(f"{app}-driver", app, "driver", sizes | annotations)
+        return await self._pod(f"{app}-driver", app, "driver", sizes | annotations, {"cpu": "1", "memory": "1Gi"})
 
     async def executor(self, name: str, app: str = "app") -> Pod:
-        return await self._pod(name, app, "executor", {})
+        return await self._pod(name, app, "executor", {}, {"cpu": "2", "memory": "4Gi"})
 
-    async def _pod(self, name: str, app: str, role: str, annotations: Mapping[str, str]) -> Pod:
+    async def _pod(
+        self, name: str, app: str, role: str, annotations: Mapping[str, str], requests: Mapping[str, str]
+    ) -> Pod:
         return await self.client.create(
             PODS,
             {
@@ -189,7 +191,7 @@ class RunningExtender:
                 "spec": {
                     "schedulerName": "spark-scheduler",
                     "nodeSelector": {"resource_channel": GROUP},
-                    "containers": [{"name": "spark", "image": "spark"}],
+                    "containers": [{"name": "spark", "image": "spark", "resources": {"requests": dict(requests)}}],
                 },
             },
             "default",

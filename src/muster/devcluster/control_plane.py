@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -192,7 +192,8 @@ class ControlPlane:
             "--kube-api-burst=500",
         )
 
-    async def start_scheduler(self) -> None:
+    async def start_scheduler(self, settings: Mapping[str, Any] | None = None) -> None:
+        """``settings``: more of the KubeSchedulerConfiguration, such as profiles and extenders."""
         config = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
@@ -202,6 +203,7 @@ class ControlPlane:
                 "burst": 2 * self._scheduler_qps,
             },
             "leaderElection": {"leaderElect": False},
+            **(settings or {}),
         }
         (self.folder / "scheduler.yaml").write_text(yaml.safe_dump(config))
         await self._start(
