@@ -251,6 +251,13 @@ class Cluster:
         self.filter.view.pod_seen(changed)
         return changed
 
+    def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> Pod:
+        key = key_of(pod)
+        metadata = msgspec.structs.replace(self.pods[key].metadata, annotations=dict(annotations))
+        self.pods[key] = changed = msgspec.structs.replace(self.pods[key], metadata=metadata)
+        self.filter.view.pod_seen(changed)
+        return changed
+
     def bind(self, pod: Pod, node: str) -> Pod:
         return self.change(pod, spec={"nodeName": node}, status={"phase": "Running"})
 
