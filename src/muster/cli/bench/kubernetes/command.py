@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 REPORT = Path("build/bench/kubernetes.json")
 NODES, SHAPES = (1000, 5000), (Shape(10), Shape(50))
 EXECUTORS, ROUNDS, ROUNDS_LARGE = 4500, 3, 1
+_WIDTH = 132
+"""Columns of the table where no terminal says how many there are."""
 QUICK_NODES, QUICK_EXECUTORS = (1000,), 1500
 
 
@@ -109,6 +111,8 @@ def _run(arguments: argparse.Namespace) -> int:
         check_markers(arguments.markdown)
     rows = _measure_all(plan_of(arguments), arguments.report, Console(stderr=True))
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     if arguments.output == "json":
         print(as_json(rows))
     else:
