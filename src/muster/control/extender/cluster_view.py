@@ -125,8 +125,7 @@ class ClusterView:
             else:
                 self.handle(events.PodSeen(self._clock(), facts.foreign_pod(pod)))
         for application in self.known.applications.values():
-            if self._size(application):
-                application.resize_executors()
+            self._size(application)
         for pod in ours:
             self._tell_ours(self.known.see(pod), pod)
         self._restore()

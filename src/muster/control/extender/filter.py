@@ -312,6 +312,7 @@ class Filter:
 
     def _reconcile(self) -> None:
         """Another replica may have been asked meanwhile. Its writes were followed; what they left open is done now."""
+        self._announce("starting reconciliation", {"appCount": len(self.view.known.applications)})
         self.view.touched |= dict.fromkeys(self.view.known.applications)
         self._demands.sweep(self._waits)
 

@@ -32,6 +32,7 @@ from muster.control.extender.messages import ExtenderArgs
 from muster.control.extender.object_states import Key
 from muster.control.extender.observations import Observations
 from muster.control.extender.pod_lifecycle import stuck_pods
+from muster.control.extender.pods import application_id
 from muster.control.extender.reservations import RESOURCE_RESERVATIONS, ResourceReservation
 from muster.control.extender.routes import add_status, extender_app
 from muster.control.extender.write_back import Happened, Verb, WriteBack
@@ -256,6 +257,7 @@ class ExtenderService:
             podName=args.pod.metadata.name,
             podSparkRole=answer.role,
             instanceGroup=answer.instance_group,
+            sparkAppID=application_id(args.pod),
         )
         if answer.node:
             log.info("scheduling pod to node", node=answer.node, outcome=answer.outcome)
