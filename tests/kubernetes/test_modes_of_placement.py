@@ -37,6 +37,13 @@ class Cluster(RealCluster):
     plane: ControlPlane
     service: Service
 
+    async def is_known(self) -> bool:
+        """A node is born with a taint, which the node lifecycle controller takes off when it has seen it Ready."""
+        assert self.service.controller is not None
+        nodes = [node for node in self.service.controller.scheduler.table.nodes if node is not None and node.ready]
+        newborn = [node for node in nodes if any(t.key.startswith("node.kubernetes.io/") for t in node.taints)]
+        return len(nodes) == len(self.kubelets.node_names) and not newborn
+
     async def kubectl(self, *arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
             *(str(binaries() / "kubectl"), *arguments),
@@ -76,6 +83,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
         running.plane = plane
         await create_local_volumes(client, kubelets.node_names, 2)
         running.service = await stack.enter_async_context(muster_service(load_access(plane.kubeconfig)))
+        await until("Muster knows all nodes as open as they are", running.is_known)
         yield running
 
 
