@@ -123,8 +123,8 @@ def webhook_configuration(
                 },
                 "matchPolicy": "Equivalent",
                 "failurePolicy": "Ignore",
-                # The first answer stands in any case, and Kubernetes would ask twice about every pod that is born bound,
-                # because it copies the node's topology labels to it (KEP-4742)
+                # The first answer stands in any case, and Kubernetes would ask twice about each pod that is born
+                # bound, because it copies the node's topology labels to it (KEP-4742)
                 "reinvocationPolicy": "Never",
                 "sideEffects": "None",
                 "timeoutSeconds": timeout_seconds,
