@@ -68,10 +68,11 @@ def _choose_for_driver(state: State, gang: Gang, driver: PodRecord, offered: Off
         return UNKNOWN
     if gang.reason == turns.BEHIND:
         return Choice(Outcome.BEHIND, reason=gang.message)
-    driver_rows = _may_go_to(state, driver.pod, offered)
-    if bool((driver_rows & ~state.table.usable).any()) and gangs.try_start(state, gang, driver_rows):
-        state.unasked.pop(gang.key, None)
-        return Choice(Outcome.SLOT, gang.driver_slot)
+    if bool((state.table.matching(driver.pod.constraints) & ~state.table.usable).any()):
+        driver_rows = _may_go_to(state, driver.pod, offered)
+        if bool((driver_rows & ~state.table.usable).any()) and gangs.try_start(state, gang, driver_rows):
+            state.unasked.pop(gang.key, None)
+            return Choice(Outcome.SLOT, gang.driver_slot)
     return Choice(Outcome.NO_ROOM, reason=gang.message)
 
 
@@ -115,8 +116,8 @@ def _choose_for_executor(state: State, gang: Gang, record: PodRecord, offered: O
         return UNKNOWN
     in_gang = record.pod.profile == GANG_PROFILE and bool(gang.unfilled or gang.owed)
     if in_gang and gang.free:
-        for node in offered:
-            if node in gang.free and _fits_slot(state, gang, record.pod, node):
+        for node in filter(gang.free.__contains__, offered):
+            if _fits_slot(state, gang, record.pod, node):
                 return _promise(state, gang, record, node, Outcome.SLOT)
     application = gang.application
     assert application is not None
@@ -165,5 +166,9 @@ def _may_go_to(state: State, pod: Pod, offered: Offered) -> Bools:
 def _rows(state: State, offered: Offered) -> Bools:
     index = state.table.index
     mask = np.zeros(len(state.table.names), dtype=np.bool_)
-    mask[[index[node] for node in offered if node in index]] = True
+    try:
+        rows = np.fromiter(map(index.__getitem__, offered), np.int64, len(offered))
+    except KeyError:  # the asker knows a node that has not been told yet, or is gone
+        rows = np.array([index[node] for node in offered if node in index], dtype=np.int64)
+    mask[rows] = True
     return mask
