@@ -71,6 +71,7 @@ class Cluster:
         self.demands: Objects[Demand] = Objects()
         self.told: list[tuple[str, dict[str, object]]] = []
         self.published: list[Publish] = []
+        self.nudged: list[str] = []
         self._uids = 0
         self.filter = self._filter()
         self.filter.begin()
@@ -93,6 +94,7 @@ class Cluster:
             same_zone=install.should_schedule_dynamically_allocated_executors_in_same_az,
             announce=self._announce,
             publish=self.published.append,
+            nudge=lambda pod_id: self.nudged.append(pod_id[1]),
             validate=True,
         )
 

@@ -48,6 +48,8 @@ class ClusterView:
         self.synced = False
         self.touched: dict[model.ApplicationKey, None] = {}
         """Applications whose reservation objects may have to be changed."""
+        self.changes = 0
+        """Raised whenever a node came or changed, or a pod ended: there may be room that was not there before."""
         self._label = config.pool_label
         self._reservations = reservations
         self._clock = clock
@@ -68,6 +70,9 @@ class ClusterView:
         """Raises ``QuantityError`` for one that cannot be read; what was known of it stays."""
         seen = node_from(node)
         self._node_created[node.metadata.name] = node.metadata.creation_timestamp or ""
+        known = self.scheduler.table.index.get(seen.name)
+        if known is None or self.scheduler.table.nodes[known] != seen:
+            self.changes += 1
         self.handle(events.NodeSeen(self._clock(), seen))
 
     def node_gone(self, name: str) -> None:
@@ -99,6 +104,7 @@ class ClusterView:
         pod_id = (namespace, name)
         self._listed.pop(pod_id, None)
         self._unconfirmed.pop(pod_id, None)
+        self.changes += 1
         application = self.known.forget(pod_id, uid)
         self.handle(events.PodGone(self._clock(), PodRef(namespace, name, uid)))
         if application is None:
@@ -171,6 +177,8 @@ class ClusterView:
         return facts.is_spark(pod) and (facts.is_scheduled_by_us(pod) or pod_id in self._asked)
 
     def _tell(self, pod: k.Pod, pod_id: PodId) -> None:
+        if pods.is_terminated(pod):
+            self.changes += 1
         if not self._is_ours(pod, pod_id):
             self.known.forget(pod_id)
             self.handle(events.PodSeen(self._clock(), facts.foreign_pod(pod)))

@@ -17,6 +17,7 @@ from muster.control.extender.cluster_view import ClusterView
 from muster.control.extender.demand_book import DemandBook, Source
 from muster.control.extender.known import KnownApplication, PodId
 from muster.control.extender.messages import NO_POD, ExtenderArgs
+from muster.control.extender.nudges import Nudges
 from muster.control.extender.outcomes import Outcome, wrapped
 from muster.control.extender.projection import in_rounds, node_by_node, projected
 from muster.control.extender.reservations import ResourceReservation, new_reservation
@@ -39,6 +40,8 @@ _DRIVER_FAILURES = {
     model.Outcome.NO_ROOM: (Outcome.FAILURE_FIT, outcomes.DOES_NOT_FIT),
     model.Outcome.BEHIND: (Outcome.FAILURE_EARLIER_DRIVER, outcomes.EARLIER_DRIVERS),
 }
+_MAY_CHANGE = frozenset(Outcome) - {Outcome.FAILURE_NON_SPARK_POD, Outcome.FAILURE_INTERNAL}
+"""Outcomes after which another call may end differently without anybody doing something about the pod."""
 _EXECUTOR_SUCCESSES = {
     model.Outcome.SLOT: Outcome.SUCCESS,
     model.Outcome.ALREADY: Outcome.SUCCESS_ALREADY_BOUND,
@@ -86,10 +89,14 @@ class Filter:
         same_zone: bool = False,
         announce: Announce = lambda name, fields: None,
         publish: Callable[[Publish], None] = lambda event: None,
+        nudge: Callable[[PodId], None] = lambda pod_id: None,
         timed: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext(),
         validate: bool = False,
     ) -> None:
-        """``same_zone``: executors outside their slots stay in their application's zone, if it is in one only."""
+        """``same_zone``: executors outside their slots stay in their application's zone, if it is in one only.
+
+        ``nudge``: make kube-scheduler ask about a pod again.
+        """
         packer = find_packer(config.packer)
         self._in_order = in_rounds if packer.name == "distribute-evenly" else node_by_node
         self._same_zone = same_zone and packer.single_zone
@@ -101,6 +108,7 @@ class Filter:
         self._publish = publish
         self._timed = timed
         self._last_call = float("-inf")
+        self._nudges = Nudges(nudge)
         self.view = ClusterView(
             config, reservations, clock, decided=self._decided, settled=self._settled, validate=validate
         )
@@ -120,6 +128,7 @@ class Filter:
         self.view.tick()
         if not self.is_idle:
             self.catch_up()
+        self._nudges.look(self._clock() - self._last_call, self.view.changes, self._may_go)
 
     def catch_up(self) -> None:
         """Bring the reservations of all applications in line to which something happened."""
@@ -142,7 +151,10 @@ class Filter:
         self._last_call = self._clock()
         with self._timed("softreservation.compaction.time"):
             self.catch_up()
-        return self._tagged(pod, self._answer(pod, args.node_names))
+        answer = self._answer(pod, args.node_names)
+        if answer.outcome in _MAY_CHANGE:
+            self._nudges.answered((pod.metadata.namespace, pod.metadata.name), bool(answer.node), self.view.changes)
+        return self._tagged(pod, answer)
 
     def _tagged(self, pod: k.Pod, answer: Answer) -> Answer:
         group = pods.instance_group(pod.spec, self._label) or ""
@@ -343,7 +355,15 @@ class Filter:
         if driver is not None and read is not None and not driver.spec.node_name:
             self._demands.need(driver, application.app_id, demands.application_units(driver, read))
 
+    def _may_go(self, pod_id: PodId) -> bool | None:
+        application = self.view.known.application_of(pod_id)
+        if application is None or pod_id[1] not in application.drivers:
+            return None
+        status = self.view.scheduler.status(application.key)
+        return status is not None and status.phase is Phase.RESERVED
+
     def _settled(self, pod_id: PodId) -> None:
+        self._nudges.forget(pod_id)
         self._demands.drop(*pod_id, Source.COLLECTION)
 
     def _waits(self, namespace: str, name: str) -> bool:

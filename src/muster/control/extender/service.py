@@ -47,11 +47,14 @@ from muster.kube.credentials import AccessError
 from muster.kube.errors import ApiError
 from muster.kube.events import EventRecorder
 from muster.kube.kinds import CUSTOM_RESOURCE_DEFINITIONS, NODES, PODS
+from muster.kube.timestamps import format_time
 from muster.packing import find_packer
 from muster.scheduling.decisions import Publish
 
 _log = structlog.get_logger("muster.extender")
 
+ASK_AGAIN = "muster.dev/ask-again"
+"""On pods: when they could have been placed, and nobody asked."""
 TICK = 1.0
 CERTIFICATE_CHECK = 30.0
 DEMAND_DEFINITION_CHECK = 60.0
@@ -107,6 +110,7 @@ class ExtenderService:
             same_zone=install.should_schedule_dynamically_allocated_executors_in_same_az,
             announce=self._announce,
             publish=self._publish,
+            nudge=self._nudge,
             timed=self._observed.timed,
         )
         self.port = self.management_port = 0
@@ -320,6 +324,20 @@ class ExtenderService:
         pod = event.pod
         about = k.ObjectReference(kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid, api_version="v1")
         self._in_background(self._events.publish(about, event.reason, event.message, warning=event.warning))
+
+    def _nudge(self, pod_id: Key) -> None:
+        """Any change of a pod's metadata makes kube-scheduler try it again."""
+        namespace, name = pod_id
+        stamp = {"metadata": {"annotations": {ASK_AGAIN: format_time(self._clock())}}}
+        _log.info("asking kube-scheduler to try again", podNamespace=namespace, podName=name)
+        self._in_background(self._patch(name, stamp, namespace))
+
+    async def _patch(self, name: str, patch: dict[str, Any], namespace: str) -> None:
+        try:
+            await self._client.patch(PODS, name, patch, namespace)
+        except ApiError as error:
+            if not error.not_found:
+                raise
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         async def done() -> None:
