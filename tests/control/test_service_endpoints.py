@@ -126,6 +126,21 @@ async def test_metrics_count_a_gang_once_and_held_executors_while_they_are_held(
         assert samples(cluster)["muster_gang_wait_seconds_count"] == 2
 
 
+async def test_metrics_count_the_gangs_of_earlier_leaders_after_a_restart() -> None:
+    async with running_cluster(ONE_NODE) as cluster:
+        running = await cluster.submit("running", executors=5, run_seconds=600)
+        await cluster.expect_phase(running, "Running")
+        waiting = await cluster.submit("waiting", executors=5, run_seconds=10)
+        await cluster.expect_phase(waiting, "Pending")
+
+        await cluster.stop_muster()
+        await cluster.start_muster()
+
+        seen = samples(cluster)
+        assert (seen['muster_gangs{phase="Running"}'], seen['muster_gangs{phase="Pending"}']) == (1, 1)
+        assert seen["muster_gang_wait_seconds_count"] == 0, "the leader of its time has counted that"
+
+
 async def test_why_refuses_what_it_cannot_answer_in_words() -> None:
     async with running_cluster(ONE_NODE) as cluster:
         for path, status, said in (

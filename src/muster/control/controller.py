@@ -94,6 +94,7 @@ class Controller:
                     await event.wait()
                 self._restore(restored)
                 self._handle(Synced(self._clock()))
+                self._count_restored()
                 self._settle()
                 tasks.create_task(self._tick())
         finally:
@@ -210,6 +211,12 @@ class Controller:
             else:
                 self._handle(ReservationRestored(self._clock(), application, reservation, gangs.status_from(gang)))
 
+    def _count_restored(self) -> None:
+        """Gangs of which nothing is new are told to nobody, but they are there."""
+        for key, status in self.scheduler.applications().items():
+            if key not in self._observed and status.phase is not Phase.FINISHED:
+                self._count(key, status)
+
     def _settle(self) -> None:
         """The first state is complete: keep the garbage collector off it, look up the drivers nobody knows."""
         self.synced.set()
@@ -256,28 +263,34 @@ class Controller:
         else:
             return
         before = self._observed.get(key)
-        finished = status.phase is Phase.FINISHED
-        if before is None and finished:
+        if before is None and status.phase is Phase.FINISHED:
             return  # told already: its last executors go after it
         if before is None or before.phase is not status.phase:
-            if before is not None:
-                self._metrics.gangs.labels(before.phase.value).dec()
-            if not finished:
-                self._metrics.gangs.labels(status.phase.value).inc()
             _log.info("gang", application=key, phase=status.phase.value, reason=status.reason, message=status.message)
-        self._metrics.held.inc((0 if finished else status.held) - (before.held if before is not None else 0))
         if status.found is not None:
             if status.reserved is not None and self._is_new(before.reserved if before else None, status.reserved):
                 self._metrics.gang_wait_seconds.observe(max(0.0, status.reserved - status.found))
             reached = status.minimum_reached
             if reached is not None and self._is_new(before.minimum_reached if before else None, reached):
                 self._metrics.minimum_seconds.observe(max(0.0, reached - status.found))
+        self._count(key, status)
+
+    def _count(self, key: ApplicationKey, status: GangStatus) -> None:
+        """Gauges of how many there are, and since when the oldest waits."""
+        before = self._observed.get(key)
+        finished = status.phase is Phase.FINISHED
+        if before is None or before.phase is not status.phase:
+            if before is not None:
+                self._metrics.gangs.labels(before.phase.value).dec()
+            if not finished:
+                self._metrics.gangs.labels(status.phase.value).inc()
+        self._metrics.held.inc((0 if finished else status.held) - (before.held if before is not None else 0))
         if status.phase is Phase.PENDING and status.found is not None:
             self._waiting[key] = status.found
         else:
             self._waiting.pop(key, None)
         if finished:
-            del self._observed[key]
+            self._observed.pop(key, None)
         else:
             self._observed[key] = status
 
