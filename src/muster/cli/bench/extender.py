@@ -18,14 +18,12 @@ def add_parser(suites: SubParsers) -> None:
         "Measure the extender's answers to kube-scheduler over HTTPS: wall and CPU time per call.",
         "muster bench extender",
         "muster bench extender --nodes 5000 --calls 200 --output json",
-        "muster bench extender --plain",
     )
     add_output_option(parser, "table", "json")
     parser.add_argument(
         "--nodes", type=count, nargs="+", default=NODES, metavar="N", help="cluster sizes (100 1000 5000)"
     )
     parser.add_argument("--calls", type=count, default=CALLS, metavar="N", help="of each kind (%(default)s)")
-    parser.add_argument("--plain", action="store_true", help="answers uncompressed; kube-scheduler takes gzip")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -38,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from muster.cli.bench.extender_measures import HTTP_BUDGET_MS, measure
 
-    found = asyncio.run(measure(arguments.nodes, arguments.calls, compressed=not arguments.plain))
+    found = asyncio.run(measure(arguments.nodes, arguments.calls))
     if arguments.output == "json":
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

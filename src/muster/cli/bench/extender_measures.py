@@ -48,7 +48,6 @@ class Calls(msgspec.Struct, frozen=True):
     """Of that: HTTP, TLS and JSON, without the answer's own."""
     request_kb: float
     answer_kb: float
-    """As sent: compressed where that was asked for."""
 
     @property
     def budget_ms(self) -> float | None:
@@ -67,15 +66,14 @@ SLOT = "executor to its own slot"
 EXTRA = "extra executor"
 
 
-async def measure(nodes: Sequence[int], calls: int, *, compressed: bool) -> list[Calls]:
-    """Every kind of call at each number of nodes. ``compressed``: answers, as Go's client asks for them."""
-    return [each for count in nodes for each in await _measure_at(count, calls, compressed)]
+async def measure(nodes: Sequence[int], calls: int) -> list[Calls]:
+    """Every kind of call at each number of nodes."""
+    return [each for count in nodes for each in await _measure_at(count, calls)]
 
 
-async def _measure_at(nodes: int, calls: int, compressed: bool) -> list[Calls]:
+async def _measure_at(nodes: int, calls: int) -> list[Calls]:
     async with _server(nodes) as port:
-        headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
-        async with aiohttp.ClientSession(headers=headers, auto_decompress=False) as http:
+        async with aiohttp.ClientSession() as http:
             bench = _Bench(http, f"https://127.0.0.1:{port}", nodes)
             total = calls + WARM_UP
             drivers = [spark_pod(f"fit-{each}", f"fit-{each}", "driver") for each in range(total)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -16,13 +15,6 @@ from muster.control.extender.messages import BadArgs, ExtenderArgs, admitted, de
 MAX_BYTES = 128 * 2**20
 """Of a request: thousands of whole nodes, when kube-scheduler sends objects instead of names."""
 
-LARGE = 64 * 2**10
-"""Bytes of an answer from which on it is compressed, if the client takes that (Go's does): refusals of thousands of
-nodes are the same words over and over, and encrypting and sending them costs more than compressing them."""
-_GZIP = 31
-"""``wbits`` of zlib for gzip's format."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ask = Callable[[ExtenderArgs], Answer]
 
 
@@ -42,10 +34,7 @@ def extender_app(context_path: str, ask: Ask, *, needs_client_certificate: bool 
             return web.Response(status=400, text=f"{error}\n")
         answer = ask(args)
         body = admitted(answer.node, args) if answer.node else refused(args.node_names, answer.message)
-        headers = {}
-        if len(body) > LARGE and "gzip" in request.headers.get("Accept-Encoding", ""):
-            body, headers = zlib.compress(body, 1, _GZIP), {"Content-Encoding": "gzip"}
-        return web.Response(body=body, content_type="application/json", headers=headers)
+        return web.Response(body=body, content_type="application/json")
 
     async def convert(request: web.Request) -> web.Response:
         try:
