@@ -56,7 +56,9 @@ class Hooks:
     async def serve(self, request: web.Request) -> web.Response:
         review = (await request.json())["request"]
         path = request.path.strip("/")
-        if review["namespace"] == self.api.namespace and not review["name"].startswith("probe"):
+        # a controller puts kube-root-ca.crt into every new namespace, sooner or later
+        others = review["name"].startswith("probe") or review["name"] == "kube-root-ca.crt"
+        if review["namespace"] == self.api.namespace and not others:
             self.seen.append({**review, "path": path})
         response = {"uid": review["uid"], **self.replies[path](review)}
         if response.pop("slow", None):

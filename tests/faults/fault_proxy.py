@@ -48,6 +48,11 @@ _PASSED_BACK = ("Content-Type", "Content-Encoding", "Retry-After")
 _PASSED_ON = ("Authorization", "Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
+LONGEST_IN_TRANSIT = 1.0
+"""Seconds, less than a lease: a write that arrives when another replica has long been leading is the one thing that no
+client without fencing is safe from (docs/architecture.md, Durability). Answers may take as long as the plan says."""
+
+
 class FaultProxy:
     """Use as an async context manager; ``kubeconfig`` is one that leads through it. Begins harmless."""
 
@@ -120,7 +125,9 @@ class FaultProxy:
                 case Delay(seconds, on_the_way_back):
                     self.injected["delay the answer" if on_the_way_back else "delay the request"] += 1
                     if not on_the_way_back:
-                        await asyncio.sleep(seconds)
+                        await asyncio.sleep(min(seconds, LONGEST_IN_TRANSIT))
+                        if request.transport is None or request.transport.is_closing():
+                            return _reset(request)  # its sender is dead: nobody delivers what it had not sent yet
                     answer = await self._call(request)
                     if on_the_way_back:
                         await asyncio.sleep(seconds)

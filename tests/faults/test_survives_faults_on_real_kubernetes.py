@@ -324,7 +324,9 @@ async def test_after_the_faults_every_gang_that_fits_runs_and_nothing_was_double
             await come_to_rest(run)
             cluster, verdict = onlooker.history.judge(run.minimum)
             stage.happened["ungated pods"] += len(verdict.ungated)
-            assert verdict.breaches == []
+            # what kube-scheduler places while no webhook answers, it places without asking about slots
+            breaches = [what for what in verdict.breaches if not (verdict.ungated and "overcommitted" in what)]
+            assert breaches == [], "\n".join(breaches)
             assert set(run.minimum) >= verdict.released.keys()
             assert verdict.ungated or verdict.released.keys() == set(run.minimum), "an application was lost"
             assert verdict.ungated or stage.kubelets.rejected == {}, "a node was given more than it has"

@@ -69,10 +69,12 @@ async def real_extender(folder: Path, nodes: int, **install: Any) -> AsyncIterat
 
         await until("nodes and the default service account are there", settled)
         [port] = free_ports(1)  # the same after a restart
-        running = RealExtender(client, folder, {"server": {"port": port}, **install})
+        certificates = folder / "extender"
+        certificates.mkdir()
+        running = RealExtender(client, certificates, {"server": {"port": port}, **install})
         stack.push_async_callback(running.close)
         service = await running.start()
-        await plane.start_scheduler(kube_scheduler_settings(service.port, folder / "ca.crt"))
+        await plane.start_scheduler(kube_scheduler_settings(service.port, certificates / "ca.crt"))
         yield running
 
 

@@ -138,7 +138,11 @@ async def test_an_executor_with_work_for_kube_scheduler_is_pinned_and_bound_by_i
         await cluster.client.patch(PODS, created.metadata.name, patch, NAMESPACE, patch_type=PatchType.STRATEGIC)
     bound = await cluster.on_a_node(created.metadata.name)
     assert bound.spec.node_name == created.metadata.annotations["muster.dev/slot"]
-    assert bound.metadata.name in bound_by_kube_scheduler(cluster.plane)
+
+    async def told() -> bool:
+        return bound.metadata.name in bound_by_kube_scheduler(cluster.plane)
+
+    await until("the audit log says that kube-scheduler bound it", told)
 
 
 async def test_a_plain_executor_is_born_bound_and_never_on_a_node_whose_taint_it_does_not_tolerate(
