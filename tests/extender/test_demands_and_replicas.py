@@ -254,3 +254,18 @@ def test_executors_that_were_seen_before_their_driver_fill_its_slots(cluster: Cl
         "executor-1": ("node1", "a-executor"),
         "executor-2": ("node1", "b-executor"),
     }
+
+
+def test_an_executor_that_was_answered_before_a_restart_keeps_its_room_until_it_is_bound(cluster: Cluster) -> None:
+    cluster.schedule(cluster.driver(minimum=1, maximum=2, executor=(3, "1", 0)))
+    answered = cluster.executor("answered")
+    assert cluster.ask(answered).node == "node1"
+    other = cluster.driver("other", count=3, gpu=0)
+
+    cluster.restart()
+
+    assert cluster.ask(other).outcome is Outcome.SUCCESS, "1 + 3 + 4 = 8"
+    assert cluster.ask(cluster.executor("extra")).outcome is Outcome.FAILURE_FIT, "no core is left"
+    assert cluster.ask(answered).outcome is Outcome.SUCCESS_ALREADY_BOUND
+    cluster.bind(answered, "node1")
+    assert cluster.slots()["executor-1"] == ("node1", "answered")

@@ -72,23 +72,22 @@ async def measure(nodes: Sequence[int], calls: int) -> list[Calls]:
 
 
 async def _measure_at(nodes: int, calls: int) -> list[Calls]:
-    async with _server(nodes) as port:
-        async with aiohttp.ClientSession() as http:
-            bench = _Bench(http, f"https://127.0.0.1:{port}", nodes)
-            total = calls + WARM_UP
-            drivers = [spark_pod(f"fit-{each}", f"fit-{each}", "driver") for each in range(total)]
-            found = [await bench.run(FITS, drivers)]
-            huge = [spark_pod(f"huge-{each}", f"huge-{each}", "driver", cpu="65") for each in range(total)]
-            found.append(await bench.run(INFEASIBLE, huge))
-            # one application of as many executors as calls: half of them in slots, then as many above the minimum
-            big = spark_pod("big-driver", "big", "driver", minimum=total, maximum=2 * total)
-            await bench.ask(big)
-            await bench.tell([{**big, "spec": {**big["spec"], "nodeName": node_names(nodes)[0]}}])  # type: ignore[dict-item]
-            own = [spark_pod(f"own-{each}", "big", "executor") for each in range(total)]
-            found.append(await bench.run(SLOT, own, forget=False))
-            extra = [spark_pod(f"extra-{each}", "big", "executor") for each in range(total)]
-            found.append(await bench.run(EXTRA, extra, forget=False))
-            return found
+    async with _server(nodes) as port, aiohttp.ClientSession() as http:
+        bench = _Bench(http, f"https://127.0.0.1:{port}", nodes)
+        total = calls + WARM_UP
+        drivers = [spark_pod(f"fit-{each}", f"fit-{each}", "driver") for each in range(total)]
+        found = [await bench.run(FITS, drivers)]
+        huge = [spark_pod(f"huge-{each}", f"huge-{each}", "driver", cpu="65") for each in range(total)]
+        found.append(await bench.run(INFEASIBLE, huge))
+        # one application of as many executors as calls: half of them in slots, then as many above the minimum
+        big = spark_pod("big-driver", "big", "driver", minimum=total, maximum=2 * total)
+        await bench.ask(big)
+        await bench.tell([{**big, "spec": {**big["spec"], "nodeName": node_names(nodes)[0]}}])  # type: ignore[dict-item]
+        own = [spark_pod(f"own-{each}", "big", "executor") for each in range(total)]
+        found.append(await bench.run(SLOT, own, forget=False))
+        extra = [spark_pod(f"extra-{each}", "big", "executor") for each in range(total)]
+        found.append(await bench.run(EXTRA, extra, forget=False))
+        return found
 
 
 class _Bench:

@@ -2,7 +2,8 @@
 
 A process of its own (``python -m muster.cli.bench.review_load``). Some applications at a time lose executors and get
 as many new ones; each review is sent at its scheduled moment, and its latency counts from there, so that a slow
-answer is not made up for by a later question. The pods admitted appear in the stand-in's watch.
+answer is not made up for by a later question. The pods admitted appear in the stand-in's watch. Told to repeat, it asks
+about executors that are there already, and nothing changes any more: what is left is the reviews alone.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Load:
         self._busy: set[int] = set()
         self._admitted: list[Admitted] = []
         self._ended: list[tuple[int, int]] = []
+        self._repeats = False
         self.reviews: list[Review] = []
 
     async def run(self, rate: float, stop: asyncio.Event) -> None:
@@ -72,7 +74,9 @@ class Load:
         teller = asyncio.create_task(self._tell())
         asked: set[asyncio.Task[None]] = set()
         due = time.monotonic() + REST
-        for app, executor, body in self._in_turn():
+        turns = self._in_turn()
+        while True:
+            app, executor, body = self._again() if self._repeats else next(turns)
             due += 1 / rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             task = asyncio.create_task(self._ask(app, executor, body, due))
@@ -83,6 +87,17 @@ class Load:
         await asyncio.gather(*asked)
         teller.cancel()
         await asyncio.gather(teller, return_exceptions=True)
+
+    def repeat(self) -> None:
+        """From now on ask about executors that are there."""
+        self._repeats = True
+
+    def _again(self) -> tuple[LargeApplication, int, bytes]:
+        while True:
+            app = self._chance.choice(self._cluster.applications)
+            if app.number not in self._busy and self._executors[app.number]:
+                executor = self._chance.choice(self._executors[app.number])
+                return app, executor, app.review(executor)
 
     def _in_turn(self) -> Iterator[tuple[LargeApplication, int, bytes]]:
         """Executors to ask about, the applications of the moment in turn."""
@@ -128,7 +143,8 @@ class Load:
         notes: dict[str, str] = next((step["value"] for step in patch if step["path"] == "/metadata/annotations"), {})
         node = notes.get("muster.dev/slot", "")
         self.reviews.append(Review(due, latency, notes.get("muster.dev/mode", "untouched")))
-        self._admitted.append(Admitted(app.number, executor, node, notes.get("muster.dev/extra") == "true"))
+        if not self._repeats:
+            self._admitted.append(Admitted(app.number, executor, node, notes.get("muster.dev/extra") == "true"))
 
     async def _tell(self) -> None:
         while True:
@@ -141,7 +157,10 @@ class Load:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    """Until standard input ends; says when it begins, and at the end gives the reviews as JSON, on standard output."""
+    """Until standard input ends; a line there says to repeat.
+
+    Says when it begins, and at the end gives the reviews as JSON, on standard output.
+    """
     cluster = LargeCluster(arguments.nodes, arguments.pods, arguments.applications, arguments.seed)
     given = msgspec.json.decode(sys.stdin.readline())
     print("{}", flush=True)
@@ -152,7 +171,12 @@ async def _run(arguments: argparse.Namespace) -> None:
         load = Load(cluster, http, given["target"], given["standin"], arguments.seed)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.run_in_executor(None, sys.stdin.read).add_done_callback(lambda _: stop.set())
+
+        def listen() -> None:
+            for _ in sys.stdin:
+                loop.call_soon_threadsafe(load.repeat)
+
+        loop.run_in_executor(None, listen).add_done_callback(lambda _: stop.set())
         await load.run(arguments.rate, stop)
     print(msgspec.json.encode(load.reviews).decode(), flush=True)
 

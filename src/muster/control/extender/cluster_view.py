@@ -120,7 +120,10 @@ class ClusterView:
         """Everything that exists has been told: restore what is reserved."""
         self.synced = True
         listed, self._listed = self._listed, {}
-        reserved = {(each.metadata.namespace, pod) for each in self._reservations for pod in each.status.pods.values()}
+        reserved = {
+            (each.metadata.namespace, pod): slot.node for each in self._reservations for _, slot, pod in each.slots()
+        }
+        self.known.promises = {pod_id: node for pod_id, node in reserved.items() if pod_id in listed}
         ours: list[k.Pod] = []
         for pod_id, pod in listed.items():
             if facts.is_spark(pod) and pod_id in reserved and not facts.is_scheduled_by_us(pod):

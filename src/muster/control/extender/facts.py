@@ -65,13 +65,15 @@ def driver_pod(pod: k.Pod, annotated: Resources | None) -> model.Pod:
     return _spark_pod(pod, Role.DRIVER, annotated, facts.constraints_of(pod.spec))
 
 
-def executor_pod(pod: k.Pod, shape: model.PodShape | None) -> model.Pod:
-    """``shape``: of the application's executors, ``None`` while it is not known.
+def executor_pod(pod: k.Pod, shape: model.PodShape | None, promised: str = "") -> model.Pod:
+    """``shape``: of the application's executors, ``None`` while it is not known. ``promised``: the node of the
+    slot that was written for it before this process began; it may be about to be bound there.
 
     The executor's own selectors and tolerations do not count here: kube-scheduler offers only nodes that satisfy them.
     """
     constraints = shape.constraints if shape is not None else facts.constraints_of(pod.spec)
-    return _spark_pod(pod, Role.EXECUTOR, shape.requests if shape is not None else None, constraints)
+    told = _spark_pod(pod, Role.EXECUTOR, shape.requests if shape is not None else None, constraints)
+    return msgspec.structs.replace(told, assigned=promised, gated=False) if promised and told.gated else told
 
 
 def at_least(annotated: Resources | None, pod: k.Pod) -> Resources:

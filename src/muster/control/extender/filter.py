@@ -240,6 +240,7 @@ class Filter:
         outcome = _EXECUTOR_SUCCESSES[choice.outcome]
         first_bind = None
         if choice.outcome is not model.Outcome.ALREADY:
+            self.view.known.promises.pop((pod.metadata.namespace, pod.metadata.name), None)
             first_bind = self._write(application, asked=pod.metadata.name).first_bind
             if choice.outcome is model.Outcome.EXTRA and pod.metadata.name not in application.soft:
                 outcome = Outcome.SUCCESS  # the slot of one that died

@@ -95,6 +95,8 @@ class KnownPods:
 
     def __init__(self) -> None:
         self.applications: dict[model.ApplicationKey, KnownApplication] = {}
+        self.promises: dict[PodId, str] = {}
+        """Executors that are not bound, but had a slot when this process began: its node."""
         self._of: dict[PodId, KnownApplication] = {}
 
     def __contains__(self, pod_id: PodId) -> bool:
@@ -120,7 +122,10 @@ class KnownPods:
             application.drivers[name] = pod
         else:
             application.drivers.pop(name, None)
-            application.executors[name] = Executor(facts.executor_pod(pod, application.shape), facts.requests_of(pod))
+            told = facts.executor_pod(pod, application.shape, self.promises.get(pod_id, ""))
+            application.executors[name] = Executor(told, facts.requests_of(pod))
+            if pod.spec.node_name:
+                self.promises.pop(pod_id, None)
         return application
 
     def forget(self, pod_id: PodId, uid: str = "") -> KnownApplication | None:
@@ -129,6 +134,7 @@ class KnownPods:
         if application is None or (uid and self.uid_of(pod_id) not in ("", uid)):
             return None
         del self._of[pod_id]
+        self.promises.pop(pod_id, None)
         application.drivers.pop(pod_id[1], None)
         application.executors.pop(pod_id[1], None)
         if not application.drivers and not application.executors:
