@@ -31,7 +31,7 @@ def test_the_first_decision_is_seen_and_every_review_answered(capsys: pytest.Cap
     # the driver that waited in the list: its Gang was written, then its gate taken off
     assert report.writes["post gangs"] == 1
     assert report.writes["patch pods"] >= 1
-    for phase in (report.steady, report.relist):
+    for phase in (report.steady, report.relist, report.alone):
         assert phase.count == sum(phase.answers.values()) > 0
         assert set(phase.answers) <= {"bind", "hold"}
         assert 0 < phase.p50_ms <= phase.p99_ms <= phase.max_ms
@@ -58,7 +58,7 @@ def test_quantiles_are_medians_over_windows_and_only_reviews_due_within_them_cou
 def test_a_figure_over_its_budget_is_told() -> None:
     fine = Reviews(1, 1.0, 5.0, 9.0, {"bind": 1}, cpu_s_per_1000=0.5)
     slow = msgspec.structs.replace(fine, p99_ms=10.1)
-    report = Report(1, 1, 1, 300.0, Restart(10.0, 1.0, 1.0, 600.0), fine, slow, (1.0,), 700.0, {})
+    report = Report(1, 1, 1, 300.0, Restart(10.0, 1.0, 1.0, 600.0), fine, slow, fine, (1.0,), 700.0, {})
 
     over = [figure.name for figure in figures(report) if not figure.within_budget]
 
