@@ -105,14 +105,17 @@ def kube_scheduler_settings(port: int, authority: Path) -> dict[str, Any]:
 async def test_annotated_drivers_and_executors_are_scheduled_by_way_of_their_reservation(tmp_path: Path) -> None:
     async with real_extender(tmp_path, nodes=3) as real:
         driver = await real.driver(executors=4)
-        placed = {"driver": await real.expect_bound(driver)}
+        node = await real.expect_bound(driver)
         executors = [await real.executor(f"exec-{number}") for number in range(4)]
         nodes = {pod.metadata.name: await real.expect_bound(pod) for pod in executors}
 
-        written = await until("the reservation is written", real.reservation)
-        slots = {name: (slot.node, pod) for name, slot, pod in written.slots()}
-        assert slots.pop("driver") == (placed["driver"], "app-driver")
-        assert {pod: node for node, pod in slots.values()} == nodes
+        async def is_written() -> bool:
+            written = await real.reservation()
+            slots = {name: (slot.node, pod) for name, slot, pod in written.slots()} if written is not None else {}
+            driver_slot = slots.pop("driver", None)
+            return driver_slot == (node, "app-driver") and {pod: where for where, pod in slots.values()} == nodes
+
+        await until("the reservation names every pod and its node", is_written)
 
         one_more = await real.executor("exec-4")
         await real.expect_event(one_more, "application has no free executor spots to schedule this one")
