@@ -64,6 +64,10 @@ class GangView:
     reserved: bool
 
 
+LASTING = 100
+"""Changes in the cluster after which an overcommitted node is no passing state any more."""
+
+
 @dataclass
 class Cluster:
     """The state at one revision."""
@@ -83,10 +87,7 @@ class Cluster:
 
         ``without``: uids of pods that are not counted.
         """
-        left = dict(self.nodes[node])
-        for pod in self.pods.values():
-            if pod.place == node and pod.uid not in without:
-                _take(left, pod.requests, 1)
+        left = self.free_of_pods(node, without)
         spare: list[tuple[GangView, int, int]] = []
         for gang in self.gangs.values():
             unfilled, movable = self._unfilled(gang, node)
@@ -99,6 +100,14 @@ class Cluster:
             for _ in range(min(unfilled, movable)):
                 if min(left.values()) < 0:
                     _take(left, gang.executor, -1)
+        return left
+
+    def free_of_pods(self, node: str, without: Collection[str] = ()) -> Amounts:
+        """Allocatable minus pods on the node or on their way to it."""
+        left = dict(self.nodes[node])
+        for pod in self.pods.values():
+            if pod.place == node and pod.uid not in without:
+                _take(left, pod.requests, 1)
         return left
 
     def account(self, node: str) -> str:
@@ -159,6 +168,7 @@ class History:
         cluster, verdict = Cluster(), Verdict()
         for _, change in sorted(self._changes.items(), key=lambda item: item[0]):
             _step(cluster, verdict, change, minimum)
+        verdict.breaches += [doubt.message for doubt in verdict._doubts.values() if not doubt.told]
         return cluster, verdict
 
 
@@ -170,7 +180,16 @@ class Verdict:
     released: dict[str, int] = field(default_factory=dict)
     """Revision at which each application's driver was released."""
     _drivers: dict[str, str] = field(default_factory=dict)
-    _overcommitted: set[str] = field(default_factory=set)
+    _doubts: dict[str, _Doubt] = field(default_factory=dict)
+    """Nodes that are overcommitted now."""
+
+
+@dataclass
+class _Doubt:
+    message: str
+    changes: int = 0
+    """Since then."""
+    told: bool = False
 
 
 def startable(cluster: Cluster, executors: Mapping[str, tuple[int, Amounts]]) -> str:
@@ -296,14 +315,28 @@ def _judge_slots(cluster: Cluster, verdict: Verdict, revision: int, application:
 
 
 def _judge_nodes(cluster: Cluster, verdict: Verdict, change: Change) -> None:
-    free = {node: cluster.free(node, verdict.ungated) for node in cluster.nodes}
-    over = {node for node, left in free.items() if min(left.values()) < 0}
-    verdict.breaches += [
-        f"revision {change.revision}: {change.kind} {change.namespace}/{change.name}: "
-        f"node {node} is overcommitted, free: {free[node]}, on it: {cluster.account(node)}"
-        for node in sorted(over - verdict._overcommitted)
-    ]
-    verdict._overcommitted = over
+    """Overcommitted by pods: at once. By slots: if it lasts, or is so at the end.
+
+    Reservations are written one by one. One that has lost a slot may still say so for a moment when the next one, which
+    got that room, is there already; a new leader would tell by the pods and the order of starting which one counts.
+    """
+    for node in cluster.nodes:
+        free = cluster.free(node, verdict.ungated)
+        if min(free.values()) >= 0:
+            verdict._doubts.pop(node, None)
+            continue
+        doubt = verdict._doubts.get(node)
+        if doubt is None:
+            doubt = verdict._doubts[node] = _Doubt(
+                f"revision {change.revision}: {change.kind} {change.namespace}/{change.name}: "
+                f"node {node} is overcommitted, free: {free}, on it: {cluster.account(node)}"
+            )
+        doubt.changes += 1
+        if not doubt.told and (
+            doubt.changes > LASTING or min(cluster.free_of_pods(node, verdict.ungated).values()) < 0
+        ):
+            doubt.told = True
+            verdict.breaches.append(doubt.message)
 
 
 def _fits(free: Mapping[str, Amounts], driver: Amounts, executor: Amounts, count: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.cluster_history import Change, History, startable
+from tests.faults.cluster_history import LASTING, Change, History, startable
 
 APP = "spark-1"
 KEY = f"team/{APP}"
@@ -112,6 +112,20 @@ RIVAL = [
 def test_each_breach_is_seen(steps: list[tuple[str, str, dict[str, Any] | None]], said: str) -> None:
     found = breaches(*steps)
     assert any(said in breach for breach in found), found
+
+
+def other_changes(number: int) -> list[tuple[str, str, dict[str, Any] | None]]:
+    return [("pods", "calm", pod("", "calm", uid=f"calm {turn}")) for turn in range(number)]
+
+
+def test_a_slot_that_another_gang_has_got_may_be_written_off_a_moment_later() -> None:
+    """What the gang lost is said after the other one has it; for long it must not be left unsaid."""
+    moved = ("gangs", APP, gang({"a": 2}))
+    rival = [RIVAL[0], ("gangs", "spark-2", gang({"b": 3}, driver_node="a", application="spark-2", minimum=3))]
+    wide = [("nodes", "a", node("a", "8")), ("nodes", "b", node("b"))]
+    assert breaches(*wide, GATED, RESERVED, *rival, *other_changes(LASTING // 2), moved) == []
+    assert breaches(*wide, GATED, RESERVED, *rival, *other_changes(2 * LASTING), moved) != []
+    assert breaches(*wide, GATED, RESERVED, *rival) != [], "and not at the end"
 
 
 def test_what_fits_to_the_last_core_is_no_breach() -> None:
