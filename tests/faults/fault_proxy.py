@@ -6,7 +6,6 @@ Watches are passed on line by line. What was really done to requests is counted,
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from yarl import URL
 
 from muster.kube.certificates import make_authority, make_serving
 from muster.kube.config import load_access
+from tests.faults.failed_answers import expired_event, failed
 from tests.faults.fault_plan import (
     ApiRequest,
     CutWatch,
@@ -37,13 +37,6 @@ from tests.faults.fault_plan import (
 )
 
 HARMLESS = FaultPlan(seed=0, faulty_seconds=0.0, rates=Rates(), events=())
-_REASONS = {
-    409: "Conflict",
-    410: "Expired",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-}
 _PASSED_BACK = ("Content-Type", "Content-Encoding", "Retry-After")
 _PASSED_ON = ("Authorization", "Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -116,12 +109,12 @@ class FaultProxy:
             match fate:
                 case Refuse(code, retry_after):
                     self.injected[f"refuse {code}"] += 1
-                    return _status(code, retry_after)
+                    return failed(code, retry_after)
                 case LoseAnswer(code):
                     answer = await self._call(request)
                     if answer.status < 300:
                         self.injected[f"lose the answer to {verb}, {code or 'reset'}"] += 1
-                    return _status(code) if code else _reset(request)
+                    return failed(code) if code else _reset(request)
                 case Delay(seconds, on_the_way_back):
                     self.injected["delay the answer" if on_the_way_back else "delay the request"] += 1
                     if not on_the_way_back:
@@ -134,7 +127,7 @@ class FaultProxy:
                     return answer
                 case ExpireWatch(in_stream):
                     self.injected["expire a watch"] += 1
-                    return _expired_event() if in_stream else _status(410)
+                    return expired_event() if in_stream else failed(410)
                 case CutWatch(after_lines):
                     return await self._watch(request, after_lines)
                 case Pass():
@@ -213,29 +206,6 @@ def _headers(request: web.Request) -> dict[str, str]:
 
 def _content_type(answer: aiohttp.ClientResponse) -> dict[str, str]:
     return {"Content-Type": answer.headers.get("Content-Type", "application/json")}
-
-
-def _failure(code: int) -> dict[str, Any]:
-    """A ``Status`` as the API server makes it."""
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": "made to fail by the fault proxy",
-        "reason": _REASONS[code],
-        "code": code,
-    }
-
-
-def _status(code: int, retry_after: int | None = None) -> web.Response:
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return web.json_response(_failure(code), status=code, headers=headers)
-
-
-def _expired_event() -> web.Response:
-    line = json.dumps({"type": "ERROR", "object": _failure(410)}) + "\n"
-    return web.Response(text=line, content_type="application/json")
 
 
 def _reset(request: web.Request) -> web.StreamResponse:

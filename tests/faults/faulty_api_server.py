@@ -6,7 +6,6 @@ Everybody else's requests pass: what the rest of the cluster does about a failin
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from muster.devcluster.server import Handler
+from tests.faults.failed_answers import expired_event, failed
 from tests.faults.fault_plan import (
     WRITES,
     ApiRequest,
@@ -27,14 +27,6 @@ from tests.faults.fault_plan import (
     classify,
 )
 from tests.faults.simulated_network import Connection
-
-_REASONS = {
-    409: "Conflict",
-    410: "Expired",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-}
 
 
 class FaultyApiServer:
@@ -84,13 +76,13 @@ class FaultyApiServer:
         match fate:
             case Refuse(code, retry_after):
                 self.injected[f"refuse {code}"] += 1
-                return _status(code, retry_after)
+                return failed(code, retry_after)
             case LoseAnswer(code):
                 await handler(http)
                 self.injected["lose the answer"] += 1
                 if not code:
                     connection.abort()
-                return _status(500)
+                return failed(500)
             case Delay(seconds, on_the_way_back):
                 self.injected["delay"] += 1
                 if not on_the_way_back:
@@ -101,7 +93,7 @@ class FaultyApiServer:
                 return answer
             case ExpireWatch(in_stream):
                 self.injected["expire a watch"] += 1
-                return _expired_event() if in_stream else _status(410)
+                return expired_event() if in_stream else failed(410)
             case CutWatch(after_lines):
                 self.injected["cut a watch"] += 1
                 connection.lines_left = after_lines
@@ -120,24 +112,3 @@ class FaultyApiServer:
 
 def _is_of_gangs(resource: str) -> bool:
     return resource.split("/")[0] in ("gangs", "pods")
-
-
-def _failure(code: int) -> dict[str, Any]:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": "made to fail",
-        "reason": _REASONS[code],
-        "code": code,
-    }
-
-
-def _status(code: int, retry_after: int | None = None) -> web.Response:
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return web.json_response(_failure(code), status=code, headers=headers)
-
-
-def _expired_event() -> web.Response:
-    return web.Response(text=json.dumps({"type": "ERROR", "object": _failure(410)}) + "\n")
