@@ -202,7 +202,7 @@ class Controller:
             except gangs.BadGang as error:
                 _log.warning("gang not restored, its driver is looked up again", application=key, reason=str(error))
                 continue
-            self._writer.known(key)
+            self._writer.known(key, gang.metadata.resource_version)
             self._sized.add(key)
             reservation = gangs.reservation_from(gang)
             self._outbox.restored(application, reservation.revision if reservation else -1)

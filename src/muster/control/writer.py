@@ -14,9 +14,9 @@ from muster.kube.errors import ApiError
 from muster.kube.events import EventRecorder
 from muster.kube.kinds import PODS
 from muster.kube.objects import ObjectReference
-from muster.kube.resources import GANGS
+from muster.kube.resources import GANGS, Gang
 from muster.scheduling.decisions import Publish
-from muster.scheduling.model import Application, ApplicationKey, GangStatus, Mode, Pod, PodRef, Reservation, Role
+from muster.scheduling.model import Application, ApplicationKey, GangStatus, Mode, Phase, Pod, PodRef, Reservation, Role
 from muster.spark import names
 
 _log = structlog.get_logger("muster.writer")
@@ -53,11 +53,15 @@ class ApiWriter:
         self._client = client
         self._gated = gated
         self._events = events
-        self._gangs: set[ApplicationKey] = set()
+        self._versions: dict[ApplicationKey, str] = {}
+        """Of every ``Gang`` known to exist, the resourceVersion that this replica saw last; "" when that is in doubt.
 
-    def known(self, key: ApplicationKey) -> None:
-        """A ``Gang`` for ``key`` exists: bring it up to date instead of creating it."""
-        self._gangs.add(key)
+        Each write names it, so that what an earlier leader sent and the network held back cannot undo what is newer.
+        """
+
+    def known(self, key: ApplicationKey, version: str) -> None:
+        """A ``Gang`` for ``key`` exists, at this resourceVersion: bring it up to date instead of creating it."""
+        self._versions[key] = version
 
     async def write_gang(self, application: Application, reservation: Reservation | None) -> None:
         spec = gangs.spec_of(application, reservation)
@@ -68,15 +72,21 @@ class ApiWriter:
 
     async def write_status(self, key: ApplicationKey, status: GangStatus) -> None:
         namespace, name = key.split("/", 1)
-        body = {"status": gangs.status_of(status)}
+        body: dict[str, Any] = {"status": gangs.status_of(status)}
+        if version := self._versions.get(key):
+            body["metadata"] = {"resourceVersion": version}
         try:
-            await self._client.patch(GANGS, name, body, namespace, subresource="status")
+            written = await self._client.patch(GANGS, name, body, namespace, subresource="status")
         except ApiError as error:
+            self._doubt(key, error)
             raise _meaning(error) from error
+        self._versions[key] = written.metadata.resource_version
+        if status.phase is Phase.FINISHED:
+            del self._versions[key]  # the last thing there is to say
 
     async def delete_gang(self, key: ApplicationKey) -> None:
         namespace, name = key.split("/", 1)
-        self._gangs.discard(key)
+        self._versions.pop(key, None)
         try:
             await self._client.delete(GANGS, name, namespace)
         except ApiError as error:
@@ -106,29 +116,40 @@ class ApiWriter:
     async def _put_gang(self, key: ApplicationKey, spec: dict[str, Any], owner: PodRef | None) -> None:
         namespace, name = key.split("/", 1)
         try:
-            if key not in self._gangs:
+            if key not in self._versions:
                 try:
-                    await self._client.create(GANGS, gangs.manifest(namespace, name, spec, owner), namespace)
+                    written = await self._client.create(GANGS, gangs.manifest(namespace, name, spec, owner), namespace)
                 except ApiError as error:
                     if not error.already_exists:
                         raise
-                    await self._replace_spec(namespace, name, spec)
-                self._gangs.add(key)
+                    written = await self._replace_spec(namespace, name, spec, "")
             else:
-                await self._replace_spec(namespace, name, spec)
+                written = await self._replace_spec(namespace, name, spec, self._versions[key])
         except ApiError as error:
-            if error.not_found and key in self._gangs:
-                self._gangs.discard(key)  # somebody deleted it: the next attempt creates it
+            self._doubt(key, error)
+            if error.not_found and key in self._versions:
+                del self._versions[key]  # somebody deleted it: the next attempt creates it
                 raise Retry(str(error)) from error
             raise _meaning(error) from error
+        self._versions[key] = written.metadata.resource_version
 
-    async def _replace_spec(self, namespace: str, name: str, spec: dict[str, Any]) -> None:
+    async def _replace_spec(self, namespace: str, name: str, spec: dict[str, Any], version: str) -> Gang:
         """The whole spec at once: merging would keep what an earlier one said and this one does not."""
-        patch = [
+        patch: list[dict[str, Any]] = [
             {"op": "test", "path": "/spec/applicationId", "value": spec["applicationId"]},
             {"op": "add", "path": "/spec", "value": spec},
         ]
-        await self._client.patch(GANGS, name, patch, namespace, patch_type=PatchType.JSON)
+        if version:
+            patch.append({"op": "add", "path": "/metadata/resourceVersion", "value": version})
+        return await self._client.patch(GANGS, name, patch, namespace, patch_type=PatchType.JSON)
+
+    def _doubt(self, key: ApplicationKey, error: ApiError) -> None:
+        """Somebody else has written, or an own write whose answer was lost: the next attempt is unconditional.
+
+        It is only made while this replica leads, and then what it says is right.
+        """
+        if error.conflict and key in self._versions:
+            self._versions[key] = ""
 
 
 def release_patch(pod: Pod, node: str, extra: bool) -> dict[str, Any]:
