@@ -69,6 +69,13 @@ class Application(msgspec.Struct, frozen=True):
     """Node pool: value of the configured label in the driver's selector or affinity; "" when it names none."""
     profiles: tuple[tuple[int, PodShape], ...] = ()
     """Shapes of further resource profiles, by id, as far as known."""
+    user: str = ""
+    """Kubernetes user that created the driver, as admission saw it; "" when unknown."""
+    groups: tuple[str, ...] = ()
+    priority: int = 0
+    """``spec.priority`` of the driver."""
+    run_seconds: float | None = None
+    """How long it is expected to run, seconds; ``None`` when nobody knows."""
 
 
 class Pod(msgspec.Struct, frozen=True, gc=False):
