@@ -62,6 +62,10 @@ def applications(draw: st.DrawFn) -> Application:
         queue=draw(words),
         pool=draw(words | st.just("")),
         profiles=tuple(enumerate(draw(st.lists(shapes, max_size=2)), start=1)),
+        user=draw(words | st.just("")),
+        groups=tuple(draw(st.lists(words, max_size=2))),
+        priority=draw(st.integers(-(2**31), 2**31 - 1)),
+        run_seconds=draw(st.none() | st.floats(0, 1e7, allow_nan=False)),
     )
 
 

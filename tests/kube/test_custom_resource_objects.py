@@ -86,7 +86,13 @@ def test_a_gang_is_written_in_the_words_of_the_api():
 def test_a_queue_written_by_hand_gets_the_same_defaults_from_struct_and_schema():
     spec = queue_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     defaults = {name: field["default"] for name, field in spec["properties"].items() if "default" in field}
-    assert defaults == {"policy": "FIFO", "weight": 1, "driverShare": 100}
+    assert defaults == {
+        "policy": "fifo",
+        "weight": 1,
+        "driverShare": 100,
+        "preemption": "extras",
+        "minRuntimeSeconds": 600,
+    }
     assert msgspec.convert(defaults, QueueSpec) == QueueSpec()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +195,16 @@ QUEUE = {
     "spec": {
         "parent": "root",
         "nodePools": ["spark"],
-        "policy": "Fair",
+        "policy": "fair",
         "guaranteed": {"cpu": "100", "memory": "400Gi"},
         "max": {"cpu": 200},
         "weight": 3,
         "limits": [{"users": ["*"], "max": {"cpu": "20"}, "maxApplications": 5}],
         "maxApplications": 50,
         "driverShare": 20,
-        "preemption": {"policy": "Executors"},
+        "preemption": "applications",
+        "minRuntimeSeconds": 60,
+        "submitters": {"users": ["alice"], "groups": ["data"], "serviceAccounts": ["team-a:spark"]},
     },
 }
 
@@ -264,7 +267,10 @@ def test_a_quantity_as_kubernetes_writes_it_is_accepted(quantity):
         (QUEUE, "spec.driverShare", 101),
         (QUEUE, "spec.driverShare", 0),
         (QUEUE, "spec.maxApplications", 0),
-        (QUEUE, "spec.preemption", {"policy": "Always"}),
+        (QUEUE, "spec.policy", "Fair"),
+        (QUEUE, "spec.preemption", "always"),
+        (QUEUE, "spec.minRuntimeSeconds", -1),
+        (QUEUE, "spec.submitters", {"users": "alice"}),
     ],
 )
 def test_what_makes_no_sense_is_refused(manifest, path, value):
@@ -309,8 +315,10 @@ def test_defaults_keep_to_their_own_schema(kind):
 def test_printer_columns_point_at_fields_that_exist(definition):
     [version] = definition["spec"]["versions"]
     known = {path for path, _ in nodes(version["schema"]["openAPIV3Schema"])} | {".metadata.creationTimestamp"}
+    maps = {path.removesuffix(".additionalProperties") for path in known if path.endswith(".additionalProperties")}
     for column in version["additionalPrinterColumns"]:
-        assert column["jsonPath"] in known
+        path = re.sub(r"\[\?.*\]", ".items", column["jsonPath"])
+        assert path in known or path.rpartition(".")[0] in maps
 
 
 def test_kubectl_get_gangs_shows_the_columns_that_were_promised():

@@ -47,6 +47,10 @@ def spec_of(application: Application, reservation: Reservation | None) -> dict[s
         application_name=application.name,
         queue=application.queue,
         pool=application.pool,
+        user=application.user,
+        groups=application.groups,
+        priority=application.priority,
+        expected_run_seconds=application.run_seconds,
         driver=driver,
         executor=r.GangExecutor(_shape(application.executor)),
         min_executors=application.minimum,
@@ -135,6 +139,10 @@ def application_from(gang: r.Gang, created: float | None = None) -> Application:
             queue=spec.queue,
             pool=spec.pool,
             profiles=tuple((profile.id, _pod_shape(profile.shape)) for profile in spec.profiles),
+            user=spec.user,
+            groups=spec.groups,
+            priority=spec.priority,
+            run_seconds=spec.expected_run_seconds,
         )
     except QuantityError as error:
         raise BadGang(str(error)) from None

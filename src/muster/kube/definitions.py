@@ -49,8 +49,12 @@ def queue_definition() -> Schema:
         _column("Parent", ".spec.parent"),
         _column("Policy", ".spec.policy"),
         _column("Weight", ".spec.weight", "integer"),
-        _column("Waiting", ".status.waiting", "integer"),
         _column("Running", ".status.running", "integer"),
+        _column("Waiting", ".status.waiting", "integer"),
+        _column("CPU", ".status.used.cpu"),
+        _column("Memory", ".status.used.memory"),
+        _column("Accepted", '.status.conditions[?(@.type=="Accepted")].status'),
+        _column("Message", '.status.conditions[?(@.type=="Accepted")].message', priority=1),
         _column("Age", ".metadata.creationTimestamp", "date"),
     ]
     schema = _object(
@@ -75,6 +79,15 @@ def _gang_spec() -> Schema:
             "applicationName": _text("Spark's name of the application.", 1024),
             "queue": _text("Queue it waits in.", _NAME, default="default"),
             "pool": _text("Node pool it is meant for; empty when it names none.", 63),
+            "user": _text("Kubernetes user that submitted it; empty when not known.", 1024),
+            "groups": _list("Groups of that user.", _text("", 1024), 100),
+            "priority": _integer("Priority of the driver pod.", minimum=-(2**31), default=0),
+            "expectedRunSeconds": {
+                "type": "number",
+                "minimum": 0,
+                "description": "How long it is expected to run; null or absent when nobody knows.",
+                "nullable": True,
+            },
             "driver": _object(
                 "The driver pod; absent in client mode.",
                 {
@@ -165,17 +178,17 @@ def _queue_spec() -> Schema:
     limit["x-kubernetes-validations"] = [
         {"rule": "has(self.users) || has(self.groups)", "message": "a limit must name users or groups"}
     ]
-    preemption = _object(
-        "What may be taken from this queue while it holds more than its guarantee and another less.",
+    submitters = _object(
+        "Who may submit here: whoever one of these lists names; absent, everybody. Queues above must allow it too.",
         {
-            "policy": _choice(
-                "Never; Executors above the minimum, by decommissioning; or whole Applications, drivers included.",
-                [policy.value for policy in PreemptionPolicy],
-                default=PreemptionPolicy.NEVER.value,
-            )
+            "users": _list("User names; * is everybody.", _text("", _NAME, minLength=1), 1000),
+            "groups": _list("Group names; * is everybody.", _text("", _NAME, minLength=1), 1000),
+            "serviceAccounts": _list(
+                "Service accounts as namespace:name; * is all of them.", _text("", 2 * _NAME, minLength=1), 1000
+            ),
         },
     )
-    return _object(
+    spec = _object(
         "How the queue is filled and emptied.",
         {
             "parent": _text("Queue above this one; empty at the top.", _NAME),
@@ -183,7 +196,8 @@ def _queue_spec() -> Schema:
                 "Node pools its applications may use; empty means all.", _text("", 63, minLength=1), 100
             ),
             "policy": _choice(
-                "FIFO: first come, first served. Fair: whoever has least of its dominant resource, by weight (DRF).",
+                "fifo: first come, first served. fair: whoever has least of its dominant resource, by weight (DRF). "
+                "priority: by the driver's priority, then first come.",
                 [policy.value for policy in QueuePolicy],
                 default=QueuePolicy.FIFO.value,
             ),
@@ -192,7 +206,7 @@ def _queue_spec() -> Schema:
             "weight": _integer(
                 "Its part among its siblings, relative to theirs.", minimum=1, maximum=1_000_000, default=1
             ),
-            "limits": _list("Limits per user and per group.", limit, 1000),
+            "limits": _list("Limits per user and per group.", limit, 100),
             "maxApplications": _integer("Most applications that run at a time.", minimum=1),
             "driverShare": _integer(
                 "Percent of its maximum that drivers may hold, so that executors always find room.",
@@ -200,9 +214,26 @@ def _queue_spec() -> Schema:
                 maximum=100,
                 default=100,
             ),
-            "preemption": preemption,
+            "preemption": _choice(
+                "What may be taken while it holds more than its guarantee and another queue less: never anything; "
+                "extras, executors above the minimum, by decommissioning; or whole applications, drivers included.",
+                [policy.value for policy in PreemptionPolicy],
+                default=PreemptionPolicy.EXTRAS.value,
+            ),
+            "minRuntimeSeconds": _integer(
+                "How long an application is safe from being preempted as a whole.", default=600
+            ),
+            "submitters": submitters,
         },
     )
+    spec["x-kubernetes-validations"] = [
+        {
+            "rule": "!has(self.guaranteed) || !has(self.max) || self.guaranteed.all(name, !(name in self.max) || "
+            "quantity(string(self.guaranteed[name])).compareTo(quantity(string(self.max[name]))) <= 0)",
+            "message": "guaranteed must not be above max",
+        }
+    ]
+    return spec
 
 
 def _queue_status() -> Schema:

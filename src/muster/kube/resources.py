@@ -26,17 +26,20 @@ class GangPhase(StrEnum):
 
 
 class QueuePolicy(StrEnum):
-    FIFO = "FIFO"
-    FAIR = "Fair"
+    """Who goes first: by creation; by least use (dominant resource fairness); by ``spec.priority``, then creation."""
+
+    FIFO = "fifo"
+    FAIR = "fair"
+    PRIORITY = "priority"
 
 
 class PreemptionPolicy(StrEnum):
     """What may be taken from a queue that uses more than its guarantee."""
 
-    NEVER = "Never"
-    EXECUTORS = "Executors"
+    NEVER = "never"
+    EXTRAS = "extras"
     """Executors above the minimum, by decommissioning."""
-    APPLICATIONS = "Applications"
+    APPLICATIONS = "applications"
     """Whole applications too, their drivers included."""
 
 
@@ -80,6 +83,12 @@ class GangSpec(KubeStruct, frozen=True):
     application_name: str = ""
     queue: str = "default"
     pool: str = ""
+    user: str = ""
+    """Kubernetes user that created the driver; empty when not known."""
+    groups: tuple[str, ...] = ()
+    priority: int = 0
+    """``spec.priority`` of the driver."""
+    expected_run_seconds: float | None = None
     driver: GangDriver | None = None
     """``None`` in client mode."""
     executor: GangExecutor | None = None
@@ -129,12 +138,18 @@ class QueueLimit(KubeStruct, frozen=True):
     max_applications: int | None = None
 
 
-class QueuePreemption(KubeStruct, frozen=True):
-    policy: PreemptionPolicy = PreemptionPolicy.NEVER
+class QueueSubmitters(KubeStruct, frozen=True):
+    """Who may start applications in the queue: whoever is named by one of the lists; ``*`` is everybody."""
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ()
+    """``NAMESPACE:NAME``."""
 
 
 class QueueSpec(KubeStruct, frozen=True):
     parent: str = ""
+    """Empty: directly below the root."""
     node_pools: tuple[str, ...] = ()
     """Empty means every pool."""
     policy: QueuePolicy = QueuePolicy.FIFO
@@ -144,8 +159,12 @@ class QueueSpec(KubeStruct, frozen=True):
     limits: tuple[QueueLimit, ...] = ()
     max_applications: int | None = None
     driver_share: int = 100
-    """Percent of the queue's maximum (or of its pools) that drivers may hold together."""
-    preemption: QueuePreemption = QueuePreemption()
+    """Percent of the queue's maximum (of the cluster, where that names no such resource) that drivers may hold."""
+    preemption: PreemptionPolicy = PreemptionPolicy.EXTRAS
+    min_runtime_seconds: int = 600
+    """How long an application is safe from being preempted as a whole."""
+    submitters: QueueSubmitters | None = None
+    """``None``: everybody whom the queues above allow."""
 
 
 class QueueStatus(KubeStruct, frozen=True):
