@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from muster.control.facts import is_gated, is_ours, pod_from, role_of
+from muster.control.identity import identity_notes
 from muster.control.metrics import Metrics
 from muster.kube import objects as k
 from muster.scheduling.model import Mode, Placement, Pod, Role
@@ -35,12 +36,22 @@ class BadReview(ValueError):
 
 
 class Admission:
-    """Answers reviews. ``place`` is asked for the node of an executor; it must be quick and must not fail."""
+    """Answers reviews. ``place`` is asked for the node of an executor; it must be quick and must not fail.
 
-    def __init__(self, place: Callable[[Pod], Placement], scheduler_names: Collection[str], metrics: Metrics) -> None:
+    ``trusted`` users may create drivers on behalf of others (``identity``).
+    """
+
+    def __init__(
+        self,
+        place: Callable[[Pod], Placement],
+        scheduler_names: Collection[str],
+        metrics: Metrics,
+        trusted: Collection[str] = (),
+    ) -> None:
         self._place = place
         self._scheduler_names = scheduler_names
         self._metrics = metrics
+        self._trusted = trusted
 
     async def handle(self, request: web.Request) -> web.Response:
         """``POST /mutate``."""
@@ -62,10 +73,13 @@ class Admission:
         request, pod = decode_review(body)
         role = role_of(pod)
         answer, patch = "untouched", None
-        if self._concerns(request, pod):
-            if role is Role.DRIVER:
-                answer, patch = "gate", gate_driver(pod)
-            elif not request.dry_run:  # which must take no slot
+        if role is Role.DRIVER and self._is_new(request, pod):
+            # also on one that comes with a gate or a node: nobody says himself who he is
+            patch = _annotate(pod, identity_notes(request.user_info, pod.metadata.annotations, self._trusted))
+            if self._concerns(request, pod):
+                answer, patch = "gate", [*patch, _gate(pod)]
+        elif self._concerns(request, pod):
+            if not request.dry_run:  # which must take no slot
                 placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
                 answer, patch = placement.mode.value, place_executor(pod, placement)
         self._metrics.admissions.labels(role.value, answer).inc()
@@ -85,14 +99,15 @@ class Admission:
         every pod that has a node (topology labels, KEP-4742). The first answer stands, whichever replica is asked then:
         one that does not lead would hold an executor that is bound, and a gated pod with a node is refused.
         """
+        return self._is_new(request, pod) and not is_gated(pod) and not pod.spec.node_name and not _is_pinned(pod)
+
+    def _is_new(self, request: k.AdmissionRequest, pod: k.Pod) -> bool:
+        """A pod of ours that is being created."""
         return (
             request.operation == "CREATE"
             and request.resource.resource == "pods"
             and not request.sub_resource
             and is_ours(pod, self._scheduler_names)
-            and not is_gated(pod)
-            and not pod.spec.node_name
-            and not _is_pinned(pod)
         )
 
 
@@ -113,11 +128,6 @@ def decode_review(body: bytes) -> tuple[k.AdmissionRequest, k.Pod]:
         ) != b"null" else k.Pod()
     except msgspec.MsgspecError as error:
         raise BadReview(f"request.object is no pod: {error}") from None
-
-
-def gate_driver(pod: k.Pod) -> JsonPatch:
-    """Hold the driver until its gang has room; empty when its maker has chosen a node already."""
-    return [] if pod.spec.node_name else [_gate(pod)]
 
 
 def place_executor(pod: k.Pod, placement: Placement) -> JsonPatch:
