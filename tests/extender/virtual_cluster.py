@@ -320,4 +320,4 @@ class Cluster:
 
     def soft(self, app: str = "app", namespace: str = "ns") -> dict[str, str]:
         """Executors above the minimum: their nodes."""
-        return self.filter.view.known.applications[f"{namespace}/{app}"].soft
+        return dict(self.filter.view.known.applications[f"{namespace}/{app}"].soft)

@@ -63,7 +63,9 @@ def pod_seen(state: State, pod: Pod) -> None:
         occupancy.settle(state, record)
         return
     gang = state.gang(pod.application)
-    gang.pods[record.id] = record
+    if gang.pods.get(record.id) is not record:
+        gang.pods[record.id] = record
+        occupancy.note_executor(gang, record)
     if gang.empty_since is not None:
         state.no_longer_empty(gang)
     if pod.role is Role.DRIVER:

@@ -176,6 +176,9 @@ class Holding(msgspec.Struct, frozen=True):
     """Slots of the minimum that could not be placed."""
     executors: tuple[tuple[str, str], ...]
     """Executors with room: name and node, oldest first as far as they were told in that order."""
+    whole: bool = True
+    """False: only the nodes and executors of which something changed since the last look; 0 where no slot is unfilled
+    any more, "" for executors that have no room any more."""
 
 
 class GangStatus(msgspec.Struct, frozen=True, gc=False):

@@ -41,6 +41,7 @@ def fill_slot(state: State, gang: Gang, record: PodRecord, node: str) -> None:
     record.promised = record.claim = record.room = node
     record.charged = record.pod.requests
     state.claims.setdefault(node, {})[record.id] = record
+    note_executor(gang, record)
     placed = gang.placed
     placed[GANG_PROFILE] = placed.get(GANG_PROFILE, 0) + 1
     _forget_slots(state, gang, node, 1)
@@ -51,6 +52,7 @@ def hold_slots(state: State, gang: Gang, rows: Iterable[int], counts: Iterable[i
     names, free = state.table.names, gang.free
     added = {names[row]: count for row, count in zip(rows, counts, strict=True)}
     gang.unfilled += sum(added.values())
+    _note_nodes(gang, added)
     if free:
         added = {**free, **{node: free.get(node, 0) + count for node, count in added.items()}}
     gang.free = added
@@ -103,16 +105,30 @@ def give_everything(state: State, gang: Gang) -> None:
         counts = np.array([count for node, count in gang.free.items() if node in table.index], dtype=np.int64)
         table.charge_many(rows, vector, -counts)
         state.free_room(vector, gang.unfilled)
-        gang.free.clear()
-        gang.unfilled = 0
+        forget_all_slots(gang)
         state.dirty[gang.key] = gang
     gang.owed = 0
     state.owing.pop(gang.key, None)
 
 
+def forget_all_slots(gang: Gang) -> None:
+    """It has no unfilled slots any more; what they held is given back by the caller."""
+    _note_nodes(gang, gang.free)
+    gang.free = {}
+    gang.unfilled = 0
+
+
 def adopt_placed(state: State, gang: Gang) -> None:
     """A gang begins to hold slots: its placed executors fill them, the rest is owed."""
     owe(state, gang, max(0, gang.minimum - gang.placed_in_gang) - gang.owed - gang.unfilled)
+
+
+def note_executor(gang: Gang, record: PodRecord) -> None:
+    """Something changed in the room that an executor has."""
+    if gang.journal is not None:
+        gang.journal.executors[record.id] = None
+        if gang.journal.is_full:
+            gang.journal = None
 
 
 def usable(state: State, node: str, constraints: PodConstraints) -> bool:
@@ -170,6 +186,13 @@ def unhold(state: State, gang: Gang, record: PodRecord) -> None:
         state.dirty[gang.key] = gang
 
 
+def _note_nodes(gang: Gang, nodes: Iterable[str]) -> None:
+    if gang.journal is not None:
+        gang.journal.nodes.update(dict.fromkeys(nodes))
+        if gang.journal.is_full:
+            gang.journal = None
+
+
 def _claim(record: PodRecord) -> str:
     """The node a pod is on, or is going to."""
     pod = record.pod
@@ -209,6 +232,7 @@ def _enter(state: State, gang: Gang | None, record: PodRecord, node: str) -> Non
             return
         give_driver_slot(state, gang)
     elif record.pod.role is Role.EXECUTOR:
+        note_executor(gang, record)
         state.dirty[gang.key] = gang
         profile = record.pod.profile
         gang.placed[profile] = gang.placed.get(profile, 0) + 1
@@ -244,6 +268,8 @@ def _take_slot(state: State, gang: Gang, record: PodRecord, node: str) -> bool:
 def _leave(state: State, gang: Gang | None, record: PodRecord) -> None:
     """A pod gives its room back: to its slot, if the gang needs that one to have its minimum."""
     node, record.room = record.room, ""
+    if gang is not None:
+        note_executor(gang, record)
     if gang is not None and record.pod.role is Role.EXECUTOR and not record.outside:
         state.dirty[gang.key] = gang
         profile = record.pod.profile
@@ -308,6 +334,7 @@ def _owe_slots(state: State, gang: Gang, node: str, count: int, why: str) -> Non
 
 
 def _forget_slots(state: State, gang: Gang, node: str, count: int) -> None:
+    _note_nodes(gang, (node,))
     gang.unfilled -= count
     gang.free[node] -= count
     if not gang.free[node]:

@@ -92,7 +92,7 @@ def _move_gang(state: State, gang: Gang, offered: Offered) -> Choice:
         table.charge_many(rows, vector, counts)
         table.charge(table.index[kept_driver], table.vector(gang.driver_charged))
         return NO_ROOM
-    gang.free, gang.unfilled = {}, 0
+    occupancy.forget_all_slots(gang)
     occupancy.hold_driver_slot(state, gang, plan.driver, driver.requests)
     table.charge_many(plan.rows, vector, plan.counts)
     occupancy.hold_slots(state, gang, plan.rows.tolist(), plan.counts.tolist())

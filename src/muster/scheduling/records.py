@@ -100,6 +100,23 @@ class PodRecord:
         return (self.pod.created, self.id)
 
 
+class Journal:
+    """Of which executors and nodes something changed in what an application holds, since somebody looked."""
+
+    __slots__ = ("executors", "nodes")
+
+    LIMIT = 10_000
+    """Entries; beyond them it is cheaper to look at everything again."""
+
+    def __init__(self) -> None:
+        self.executors: dict[PodId, None] = {}
+        self.nodes: dict[str, None] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.executors) + len(self.nodes) > self.LIMIT
+
+
 class Gang:
     """One application: its sizes, its pods, the slots it holds and those it is owed.
 
@@ -141,6 +158,8 @@ class Gang:
         """Slots by node in the newest reservation that was decided; ``None`` when a new one is due in any case."""
         self.drifted = False
         """The reservation may differ from ``durable``: to be compared when a slot is unfilled or owed."""
+        self.journal: Journal | None = None
+        """``None`` while nobody follows what it holds, or when too much has changed to list it."""
         self.restored: Reservation | None = None
         """Read back after a restart, until everything else has been told."""
         self.executor_seen = False

@@ -6,7 +6,7 @@ from itertools import islice
 
 from muster.scheduling.decisions import Condition, Demand, Reserve
 from muster.scheduling.model import GangStatus, Holding, Phase, PodShape, Reservation, Role, Slot
-from muster.scheduling.records import Gang
+from muster.scheduling.records import Gang, Journal
 from muster.scheduling.state import State
 
 
@@ -82,10 +82,33 @@ def holding_of(gang: Gang) -> Holding:
     """The same, pod by pod."""
     executors = [record for record in gang.pods.values() if record.room and record.pod.role is Role.EXECUTOR]
     return Holding(
-        driver_node=gang.reserved_driver or (gang.driver.claim if gang.driver is not None else ""),
+        driver_node=_driver_node(gang),
         unfilled=tuple([Slot(node, count) for node, count in gang.free.items()]),
         owed=gang.owed,
         executors=tuple([(record.pod.name, record.room) for record in executors]),
+    )
+
+
+def _driver_node(gang: Gang) -> str:
+    return gang.reserved_driver or (gang.driver.claim if gang.driver is not None else "")
+
+
+def changes_of(gang: Gang) -> Holding:
+    """What changed in ``holding_of`` since the last call; everything the first time, or when that is less work."""
+    journal, gang.journal = gang.journal, Journal()
+    if journal is None:
+        return holding_of(gang)
+    executors = []
+    for pod_id in journal.executors:
+        record = gang.pods.get(pod_id)
+        room = record.room if record is not None and record.pod.role is Role.EXECUTOR else ""
+        executors.append((pod_id[1], room))
+    return Holding(
+        driver_node=_driver_node(gang),
+        unfilled=tuple([Slot(node, gang.free.get(node, 0)) for node in journal.nodes]),
+        owed=gang.owed,
+        executors=tuple(executors),
+        whole=False,
     )
 
 

@@ -32,7 +32,7 @@ from muster.scheduling.model import (
     PodShape,
     Reservation,
 )
-from muster.scheduling.reporting import holding_of, report, reservation_of, status_of
+from muster.scheduling.reporting import changes_of, holding_of, report, reservation_of, status_of
 from muster.scheduling.state import State
 from muster.scheduling.story import StoryEntry
 from muster.scheduling.validation import validate
@@ -148,6 +148,24 @@ class Scheduler:
         """The same, pod by pod."""
         gang = self._state.gangs.get(key)
         return holding_of(gang) if gang is not None and gang.holds else None
+
+    def changes(self, key: ApplicationKey) -> Holding | None:
+        """What changed in ``holding`` since this was last asked, in time that depends on nothing else.
+
+        ``None`` when it holds nothing now. For one asker, who keeps what he was told.
+        """
+        gang = self._state.gangs.get(key)
+        return changes_of(gang) if gang is not None and gang.holds else None
+
+    def unfilled(self, key: ApplicationKey) -> Mapping[str, int]:
+        """Slots of an application without an executor, by node; for reading only."""
+        gang = self._state.gangs.get(key)
+        return gang.free if gang is not None and gang.holds else {}
+
+    def room_of(self, namespace: str, name: str) -> str:
+        """The node on which a pod has room, "" when it has none."""
+        record = self._state.pods.get((namespace, name))
+        return record.room if record is not None else ""
 
     def demands(self) -> Mapping[ApplicationKey, tuple[tuple[PodShape, int], ...]]:
         """Room that is missing, per application that misses any."""

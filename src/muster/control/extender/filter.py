@@ -12,15 +12,15 @@ import msgspec
 
 from muster.cluster.nodes import ZONE_LABELS
 from muster.cluster.resources import CPU, GPU, MEMORY
-from muster.control.extender import demands, facts, outcomes, pods, reconcile
+from muster.control.extender import demands, facts, outcomes, pods
 from muster.control.extender.cluster_view import ClusterView
 from muster.control.extender.demand_book import DemandBook, Source
 from muster.control.extender.known import KnownApplication, PodId
 from muster.control.extender.messages import NO_POD, ExtenderArgs
 from muster.control.extender.nudges import Nudges
 from muster.control.extender.outcomes import Outcome, wrapped
-from muster.control.extender.projection import in_rounds, node_by_node, projected
-from muster.control.extender.reservations import ResourceReservation, new_reservation
+from muster.control.extender.reservation_book import ReservationBook
+from muster.control.extender.reservations import ResourceReservation
 from muster.control.extender.stores import Announce, Store
 from muster.control.facts import role_of
 from muster.kube import objects as k
@@ -68,14 +68,6 @@ class Answer(msgspec.Struct, frozen=True):
     """The one zone in which an executor had to find room, and found none."""
 
 
-class _Written(msgspec.Struct, frozen=True):
-    created: ResourceReservation | None = None
-    first_bind: ResourceReservation | None = None
-
-
-_NOTHING = _Written()
-
-
 class Filter:
     """``answer`` a call; ``catch_up`` with what happened in between. ``timed`` measures parts of it, for metrics."""
 
@@ -98,10 +90,8 @@ class Filter:
         ``nudge``: make kube-scheduler ask about a pod again.
         """
         packer = find_packer(config.packer)
-        self._in_order = in_rounds if packer.name == "distribute-evenly" else node_by_node
         self._same_zone = same_zone and packer.single_zone
         self._label = config.pool_label
-        self._reservations = reservations
         self._demands = demand_book
         self._clock = clock
         self._announce = announce
@@ -112,6 +102,7 @@ class Filter:
         self.view = ClusterView(
             config, reservations, clock, decided=self._decided, settled=self._settled, validate=validate
         )
+        self._reservations = ReservationBook(reservations, self.view.scheduler, packer, validate=validate)
 
     @property
     def is_idle(self) -> bool:
@@ -136,7 +127,7 @@ class Filter:
         for key in touched:
             application = self.view.known.applications.get(key)
             if application is not None:
-                self._write(application)
+                self._reservations.write(application)
 
     def answer(self, args: ExtenderArgs) -> Answer:
         """Where the pod goes: one of the offered nodes, or none and why."""
@@ -189,7 +180,7 @@ class Filter:
             if outcome is not Outcome.FAILURE_INTERNAL:
                 self._demand_gang(application)
             return Answer(outcome, message=message)
-        created = self._write(application, answered=True).created
+        created = self._reservations.write(application, answered=True).created
         self._demands.drop(pod.metadata.namespace, pod.metadata.name, Source.EXTENDER)
         self._announce("foundry.spark.scheduler.application_scheduled", self._scheduled(application))
         return Answer(Outcome.SUCCESS, choice.node, created=created)
@@ -241,7 +232,7 @@ class Filter:
         first_bind = None
         if choice.outcome is not model.Outcome.ALREADY:
             self.view.known.promises.pop((pod.metadata.namespace, pod.metadata.name), None)
-            first_bind = self._write(application, asked=pod.metadata.name).first_bind
+            first_bind = self._reservations.write(application, asked=pod.metadata.name).first_bind
             if choice.outcome is model.Outcome.EXTRA and pod.metadata.name not in application.soft:
                 outcome = Outcome.SUCCESS  # the slot of one that died
         self._demands.drop(pod.metadata.namespace, pod.metadata.name, Source.EXTENDER)
@@ -259,12 +250,10 @@ class Filter:
 
     def _own(self, application: KnownApplication, pod: k.Pod, offered: Sequence[str]) -> list[str]:
         """Offered nodes where the executor, or a free slot, has its place already."""
-        holding = self.view.scheduler.holding(application.key)
-        if holding is None:
-            return []
-        own = {slot.node for slot in holding.unfilled}
-        own |= {node for name, node in holding.executors if name == pod.metadata.name}
-        return [node for node in offered if node in own]
+        scheduler = self.view.scheduler
+        unfilled = scheduler.unfilled(application.key)
+        place = scheduler.room_of(pod.metadata.namespace, pod.metadata.name)
+        return [node for node in offered if node in unfilled or node == place]
 
     def _zone(self, node: str) -> str:
         """By the current label, or the deprecated one; "" without."""
@@ -289,39 +278,6 @@ class Filter:
         choice, decisions = self.view.scheduler.choose(told, offered, self._clock())
         self._decided(decisions)
         return choice
-
-    def _write(self, application: KnownApplication, *, answered: bool = False, asked: str = "") -> _Written:
-        """Bring the application's reservation object in line.
-
-        Nothing is written for drivers that nobody has asked about. ``asked``: the executor that was answered.
-        """
-        driver, read, sized = application.driver, application.read, application.sized
-        holding = self.view.scheduler.holding(application.key)
-        if driver is None or read is None or sized is None or holding is None:
-            return _NOTHING
-        previous = self._reservations.get(application.namespace, application.app_id)
-        if previous is not None and not reconcile.belongs_to(previous, driver):
-            self._reservations.delete(application.namespace, application.app_id)
-            previous = None
-        if previous is None and not answered and not driver.spec.node_name:
-            return _NOTHING
-        base = previous
-        if base is None:
-            filled = sized.minimum - sum(slot.count for slot in holding.unfilled) - holding.owed
-            nodes = [node for _, node in holding.executors][:filled] + self._in_order(holding.unfilled)
-            base = new_reservation(driver, application.app_id, holding.driver_node, nodes, read.driver, read.executor)
-        ended = {name for name, executor in application.executors.items() if executor.pod.finished}
-        projection = projected(base, holding, sized.minimum, read.executor, ended=ended, asked=asked)
-        application.soft = projection.soft
-        changed = projection.reservation
-        if previous is None:
-            self._reservations.create(changed)
-            return _Written(created=changed)
-        if changed == previous:
-            return _NOTHING
-        self._reservations.update(changed)
-        taken = changed.slot_of(asked) if asked else None
-        return _Written(first_bind=changed if taken is not None and not previous.status.pods.get(taken) else None)
 
     def _reconcile(self) -> None:
         """Another replica may have been asked meanwhile. Its writes were followed; what they left open is done now."""
@@ -374,5 +330,4 @@ class Filter:
         application = self.view.known.application_of((namespace, name))
         assert application is not None
         driver = application.drivers.get(name)
-        there = self._reservations.get(namespace, application.app_id)
-        return driver is None or there is None or not reconcile.belongs_to(there, driver)
+        return driver is None or self._reservations.of(namespace, application.app_id, driver) is None

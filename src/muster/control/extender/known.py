@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from muster.cluster.resources import Resources
 from muster.control.extender import facts, pods
+from muster.control.extender.projection import Picture
 from muster.control.facts import role_of
 from muster.kube import objects as k
 from muster.scheduling import model
@@ -41,8 +43,17 @@ class KnownApplication:
     """Why its sizes are not known."""
     sized_for: k.Pod | None = None
     """The driver, in the state that ``read`` and ``problem`` come from."""
-    soft: dict[str, str] = field(default_factory=dict)
-    """Executors without a slot, by name: their nodes."""
+    picture: Picture | None = None
+    """Of its reservation object, as it was written last."""
+    ended: dict[str, None] = field(default_factory=dict)
+    """Names of executors that are over, and not deleted."""
+    running_on: Counter[str] = field(default_factory=Counter)
+    """Running executors by node."""
+
+    @property
+    def soft(self) -> Mapping[str, str]:
+        """Executors without a slot, by name: their nodes."""
+        return self.picture.soft if self.picture is not None else {}
 
     @property
     def driver(self) -> k.Pod | None:
@@ -61,14 +72,34 @@ class KnownApplication:
     def app_id(self) -> str:
         return self.key.partition("/")[2]
 
-    def running_nodes(self) -> Iterator[str]:
+    def put_executor(self, name: str, executor: Executor) -> None:
+        self._count(name, -1)
+        self.executors[name] = executor
+        self._count(name, 1)
+
+    def drop_executor(self, name: str) -> None:
+        """Does nothing for one that is not known."""
+        self._count(name, -1)
+        self.executors.pop(name, None)
+
+    def _count(self, name: str, sign: int) -> None:
+        executor = self.executors.get(name)
+        if executor is None:
+            return
+        pod = executor.pod
+        if pod.running and pod.node:
+            self.running_on[pod.node] += sign
+            if not self.running_on[pod.node]:
+                del self.running_on[pod.node]
+        if pod.finished and sign > 0:
+            self.ended[name] = None
+        else:
+            self.ended.pop(name, None)
+
+    def running_nodes(self) -> set[str]:
         """Nodes of its running pods, the driver's too."""
-        for driver in self.drivers.values():
-            if driver.status.phase == "Running" and driver.spec.node_name:
-                yield driver.spec.node_name
-        for executor in self.executors.values():
-            if executor.pod.running and executor.pod.node:
-                yield executor.pod.node
+        drivers = (driver for driver in self.drivers.values() if driver.status.phase == "Running")
+        return {driver.spec.node_name for driver in drivers if driver.spec.node_name} | self.running_on.keys()
 
     def executor_nodes(self) -> Iterator[str]:
         """Nodes of its executors that are bound and not over."""
@@ -118,12 +149,12 @@ class KnownPods:
         self._of[pod_id] = application
         name = pod.metadata.name
         if role_of(pod) is Role.DRIVER:
-            application.executors.pop(name, None)
+            application.drop_executor(name)
             application.drivers[name] = pod
         else:
             application.drivers.pop(name, None)
             told = facts.executor_pod(pod, application.shape, self.promises.get(pod_id, ""))
-            application.executors[name] = Executor(told, facts.requests_of(pod))
+            application.put_executor(name, Executor(told, facts.requests_of(pod)))
             if pod.spec.node_name:
                 self.promises.pop(pod_id, None)
         return application
@@ -136,7 +167,7 @@ class KnownPods:
         del self._of[pod_id]
         self.promises.pop(pod_id, None)
         application.drivers.pop(pod_id[1], None)
-        application.executors.pop(pod_id[1], None)
+        application.drop_executor(pod_id[1])
         if not application.drivers and not application.executors:
             del self.applications[application.key]
         return application
