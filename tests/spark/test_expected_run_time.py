@@ -43,7 +43,7 @@ def test_without_the_annotation_nobody_knows() -> None:
 
 @pytest.mark.parametrize("text", ["", "-5m", ".", ".s", "1h-30m", "5 m", "5d", "soon", "1e3", "0", "0s", "9000h", "٣m"])
 def test_what_is_no_duration_is_said(text: str) -> None:
-    with pytest.raises(InvalidSizeError, match="muster.dev/expected-run-time is .* for example 90m"):
+    with pytest.raises(InvalidSizeError, match=r"muster\.dev/expected-run-time is .* for example 90m"):
         expected_run_seconds({"muster.dev/expected-run-time": text})
 
 

@@ -78,10 +78,9 @@ class Admission:
             patch = _annotate(pod, identity_notes(request.user_info, pod.metadata.annotations, self._trusted))
             if self._concerns(request, pod):
                 answer, patch = "gate", [*patch, _gate(pod)]
-        elif self._concerns(request, pod):
-            if not request.dry_run:  # which must take no slot
-                placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
-                answer, patch = placement.mode.value, place_executor(pod, placement)
+        elif self._concerns(request, pod) and not request.dry_run:  # which must take no slot
+            placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
+            answer, patch = placement.mode.value, place_executor(pod, placement)
         self._metrics.admissions.labels(role.value, answer).inc()
         self._metrics.admission_seconds.labels(role.value).observe(time.perf_counter() - begun)
         response = k.AdmissionResponse(

@@ -179,6 +179,7 @@ class PodSpec(KubeStruct, frozen=True):
     topology_spread_constraints: tuple[Present, ...] = ()
     scheduling_gates: tuple[SchedulingGate, ...] = ()
     scheduler_name: str = ""
+    service_account_name: str = ""
     volumes: tuple[Volume, ...] = ()
     resource_claims: tuple[PodResourceClaim, ...] = ()
     host_network: bool = False
