@@ -13,7 +13,7 @@ import pytest
 
 from muster.cluster.resources import Resources
 from muster.control.outbox import PENDING_GRACE, PLACES_AT_ONCE, STATUS_INTERVAL, Gone, Outbox, Retry
-from muster.scheduling.decisions import Condition, Decision, Place, Publish, ReleaseDriver, Reserve
+from muster.scheduling.decisions import Condition, Decision, Evict, Place, Publish, ReleaseDriver, Reserve
 from muster.scheduling.model import (
     Application,
     ApplicationKey,
@@ -82,6 +82,9 @@ class Api:
 
     async def release(self, pod: PodRef, key: ApplicationKey, node: str, extra: bool) -> None:
         await self._write(f"release {pod.name} to {node or 'anywhere'}")
+
+    async def evict(self, pod: PodRef, grace_seconds: float) -> None:
+        await self._write(f"evict {pod.name} with {grace_seconds:.0f} s")
 
     async def publish(self, event: Publish) -> None:
         await self._write(f"event {event.reason}")
@@ -276,6 +279,21 @@ def test_one_failing_executor_does_not_repeat_the_others() -> None:
     pods = [PodRef("team-a", f"pi-exec-{number}", f"uid-e{number}") for number in range(3)]
     done = carried_out(api, pushed(*(Place(KEY, pod, "n1", False) for pod in pods)))
     assert sorted(done) == sorted(f"release {pod.name} to n1" for pod in pods)
+
+
+def test_pods_are_called_back_until_it_holds_each_once_and_then_the_events_tell() -> None:
+    failures = iter([Retry("no answer"), Retry("500")])
+    api = Api(lambda what: next(failures, None) if "pi-exec-1 " in what else None)
+    pods = [PodRef("team-a", f"pi-exec-{number}", f"uid-e{number}") for number in range(3)]
+    told = Publish(KEY, DRIVER, False, "ExecutorCalledBack", "3 executors are called back")
+    evictions = [Evict(KEY, pod, 60.0, "ExecutorCalledBack") for pod in pods]
+    done = carried_out(api, pushed(told, *evictions, evictions[0]))
+    assert sorted(done[:3]) == [f"evict {pod.name} with 60 s" for pod in pods]
+    assert done[3:] == ["event ExecutorCalledBack"]
+
+
+def test_a_replica_that_lost_its_lease_calls_nobody_back() -> None:
+    assert carried_out(Api(), pushed(Evict(KEY, DRIVER, 60.0, "ApplicationPreempted")), may_write=False) == []
 
 
 def test_a_gang_without_driver_pod_is_removed_by_muster_at_the_end() -> None:

@@ -114,7 +114,7 @@ def test_the_cluster_role_has_no_wildcards_no_secrets_and_reads_config_maps_by_n
     assert not any("*" in permission for permission in granted)
     assert not any(resource == "secrets" for _, resource, _ in granted)
     assert {verb for _, resource, verb in granted if resource == "configmaps"} == {"get"}
-    assert {verb for _, resource, verb in granted if resource == "pods"} == {"list", "watch", "patch"}
+    assert {verb for _, resource, verb in granted if resource == "pods"} == {"list", "watch", "patch", "delete"}
 
 
 def test_only_the_two_named_objects_of_its_own_namespace_can_be_read_or_changed():
@@ -204,7 +204,7 @@ QUEUE = {
         "driverShare": 20,
         "preemption": "applications",
         "minRuntimeSeconds": 60,
-        "submitters": {"users": ["alice"], "groups": ["data"], "serviceAccounts": ["team-a:spark"]},
+        "submitters": {"users": ["alice"], "groups": ["data"], "serviceAccounts": ["team-a/spark"]},
     },
 }
 

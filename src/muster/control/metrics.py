@@ -62,6 +62,12 @@ class Metrics:
             buckets=_CALLS,
             registry=r,
         )
+        self.evictions = Counter(
+            "muster_evictions_total", "Pods called back for an application that waited", ["reason"], registry=r
+        )
+        self.evicted_core_seconds = Counter(
+            "muster_evicted_core_seconds_total", "Work lost with called back pods, at most", ["reason"], registry=r
+        )
         self.outbox_pending = Gauge("muster_outbox_applications", "Applications with writes under way", registry=r)
         self.outbox_retries = Counter("muster_outbox_retries_total", "Writes that had to be tried again", registry=r)
         self.leader = Gauge("muster_leader", "1 while this replica decides", registry=r)

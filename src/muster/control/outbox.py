@@ -11,14 +11,26 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from muster.scheduling.decisions import Condition, Decision, Demand, Place, Publish, ReleaseDriver, Reserve
+from muster.scheduling.decisions import (
+    Appraise,
+    Condition,
+    Decision,
+    Demand,
+    Evict,
+    Place,
+    Publish,
+    ReleaseDriver,
+    Reserve,
+)
 from muster.scheduling.model import Application, ApplicationKey, GangStatus, Phase, PodRef, Reservation
 
 _log = structlog.get_logger("muster.outbox")
+
+P = TypeVar("P")
 
 STATUS_INTERVAL = 10.0
 """Seconds between two status writes of one gang while no milestone is reached: counts change with every executor."""
@@ -28,7 +40,7 @@ ENDING = 2.0
 """Seconds an ended application's executors get to go before its last status is written."""
 PLACES_AT_ONCE = 16
 COURTESIES_AT_ONCE = 4
-"""Writes under way at a time, over all lanes: of released executors; of statuses and Events, which nobody waits for.
+"""Writes under way at a time, over all lanes: of released and evicted pods; of statuses and Events, which can wait.
 
 Each answer is work for the loop that answers admissions, and what is ready at once is worked off at once: thousands of
 executors that were held while the watches were away must not make one long pause of it. Reservations and drivers go
@@ -64,6 +76,9 @@ class Writer(Protocol):
     async def release(self, pod: PodRef, key: ApplicationKey, node: str, extra: bool) -> None:
         """Take the gate off a pod, pinning it to ``node`` unless that is empty; done already is success."""
 
+    async def evict(self, pod: PodRef, grace_seconds: float) -> None:
+        """Delete this very pod, leaving it that much time to end; under way already is success."""
+
     async def publish(self, event: Publish) -> None: ...
 
 
@@ -82,6 +97,7 @@ class _Lane:
     release: ReleaseDriver | None = None
     status: GangStatus | None = None
     places: dict[PodRef, Place] = field(default_factory=dict)
+    evictions: dict[PodRef, Evict] = field(default_factory=dict)
     events: list[Publish] = field(default_factory=list)
     created: bool = False
     durable_revision: int = -1
@@ -116,7 +132,8 @@ class _Lane:
 
     def busy(self, now: float) -> bool:
         wait = self.status_wait(now)
-        return bool(self.reservation_due() or self.release or self.places or self.events or wait == 0.0)
+        work = self.reservation_due() or self.release or self.places or self.evictions or self.events
+        return bool(work or wait == 0.0)
 
 
 class Outbox:
@@ -167,12 +184,14 @@ class Outbox:
                 lane.release, lane.driver_pod = decision, decision.pod
             case Place():
                 lane.places[decision.pod] = decision
+            case Evict():
+                lane.evictions[decision.pod] = decision
             case Condition():
                 lane.status = decision.status
             case Publish():
                 lane.events.append(decision)
-            case Demand():
-                pass  # read by autoscalers from the scheduler itself; nothing to write
+            case Demand() | Appraise():
+                return  # read by autoscalers from the scheduler itself; asked of the driver: nothing to write
         self._kick(lane)
 
     async def drain(self, timeout: float) -> bool:
@@ -236,7 +255,7 @@ class Outbox:
         """Nothing to do now: forget a finished lane, or wake when the next status is due."""
         written = lane.status_written
         if written is not None and written.phase is Phase.FINISHED:
-            if not (lane.places or lane.release or lane.events):
+            if not (lane.places or lane.release or lane.evictions or lane.events):
                 self._lanes.pop(lane.key, None)
             return
         wait = lane.status_wait(self._clock())
@@ -257,6 +276,8 @@ class Outbox:
             await self._release(lane, lane.release)
         elif lane.places:
             await self._place(lane)
+        elif lane.evictions:
+            await self._evict(lane)
         elif lane.events:
             await self._attempt(self._writer.publish(lane.events[0]), self._courtesies)
             del lane.events[0]
@@ -278,17 +299,23 @@ class Outbox:
             lane.release = None
 
     async def _place(self, lane: _Lane) -> None:
-        batch = [lane.places[pod] for pod in list(lane.places)[:PLACES_AT_ONCE]]
+        await self._many(lane.places, lambda place: self._release_executor(lane, place))
+
+    async def _evict(self, lane: _Lane) -> None:
+        await self._many(lane.evictions, lambda evict: self._writer.evict(evict.pod, evict.grace_seconds))
+
+    async def _many(self, waiting: dict[PodRef, P], write: Callable[[P], Coroutine[Any, Any, None]]) -> None:
+        """Some of the writes for single pods, together; those that hold are done with. Raises as one of them did."""
+        batch = [(pod, waiting[pod]) for pod in list(waiting)[:PLACES_AT_ONCE]]
         results = await asyncio.gather(
-            *(self._attempt(self._release_executor(lane, place), self._places) for place in batch),
-            return_exceptions=True,
+            *(self._attempt(write(what), self._places) for _, what in batch), return_exceptions=True
         )
         failure: BaseException | None = None
-        for place, result in zip(batch, results, strict=True):
+        for (pod, what), result in zip(batch, results, strict=True):
             if result is not None:
                 failure = result
-            elif lane.places.get(place.pod) is place:
-                del lane.places[place.pod]
+            elif waiting.get(pod) is what:
+                del waiting[pod]
         if failure is not None:
             raise failure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import structlog
@@ -102,6 +103,21 @@ class ApiWriter:
         except ApiError as error:
             # 409 and 422 may say that it is another pod of that name (uid precondition) or released by somebody else,
             # but also that it was just being changed: it is tried again, until the watch tells that it is not gated
+            raise _meaning(error) from error
+
+    async def evict(self, pod: PodRef, grace_seconds: float) -> None:
+        """A plain delete, as kube-scheduler's preemption does it, and not the Eviction API.
+
+        That one would ask PodDisruptionBudgets, which any tenant may write: one that allows no disruption would keep
+        lent room for ever. What may be called back is for the queue's configuration to say.
+        """
+        try:
+            await self._client.delete(
+                PODS, pod.name, pod.namespace, uid=pod.uid, grace_period_seconds=math.ceil(grace_seconds)
+            )
+        except ApiError as error:
+            if error.conflict and "UID in precondition" in error.message:
+                raise Gone(f"pod {pod.namespace}/{pod.name} is another one now") from error
             raise _meaning(error) from error
 
     async def publish(self, event: Publish) -> None:

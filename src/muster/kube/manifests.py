@@ -164,8 +164,9 @@ def _labelled(definition: Manifest) -> Manifest:
 def _cluster_role() -> Manifest:
     """Exactly what ``muster serve`` uses, each rule with its purpose; a test compares it with an audit log."""
     rules = [
-        # what runs where, who waits; taking the gate off, pinning and annotating. Never created, bound or deleted
-        _rule("", ["pods"], ["list", "watch", "patch"]),
+        # what runs where, who waits; taking the gate off, pinning and annotating; calling lent room back. Never created
+        # or bound
+        _rule("", ["pods"], ["list", "watch", "patch", "delete"]),
         # what there is to give
         _rule("", ["nodes"], ["list", "watch"]),
         # a driver's spark.properties: the one that its pod names, never a list

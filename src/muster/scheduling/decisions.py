@@ -33,6 +33,24 @@ class Place(msgspec.Struct, frozen=True, tag=True):
     extra: bool
 
 
+class Evict(msgspec.Struct, frozen=True, tag=True):
+    """Call a pod back: delete it, with the time it needs to hand on what it keeps (decommissioning)."""
+
+    key: ApplicationKey
+    pod: PodRef
+    grace_seconds: float
+    reason: str
+    """CamelCase, stable: ``ExecutorCalledBack``, ``ApplicationPreempted``."""
+    core_seconds: float = 0.0
+    """Work that is lost with it, at most."""
+
+
+class Appraise(msgspec.Struct, frozen=True, tag=True):
+    """Find out what would be lost with executors of this application, if that can be had; told by ``LossesKnown``."""
+
+    key: ApplicationKey
+
+
 class Demand(msgspec.Struct, frozen=True, tag=True):
     """Room that is missing for an application (shape × count), for autoscalers; empty when none is any more."""
 
@@ -57,4 +75,4 @@ class Publish(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Decision = Reserve | ReleaseDriver | Place | Demand | Condition | Publish
+Decision = Reserve | ReleaseDriver | Place | Evict | Appraise | Demand | Condition | Publish

@@ -109,6 +109,8 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
     """``muster.dev/executor-count`` on executors of client mode."""
     owner: str = ""
     """Name of the pod that owns it: the driver in cluster mode, perhaps a notebook's pod in client mode."""
+    grace: float = 30.0
+    """``terminationGracePeriodSeconds``: what it is given to end."""
 
 
 class Slot(msgspec.Struct, frozen=True, gc=False, order=True):
