@@ -169,8 +169,12 @@ def _queue_spec() -> Schema:
     limit = _object(
         "What each of these users, or each of these groups, may have running in the queue.",
         {
-            "users": _list("User names; * stands for every user who is not named.", _text("", _NAME), 1000),
-            "groups": _list("Group names; * stands for every group that is not named.", _text("", _NAME), 1000),
+            "users": _list(
+                "User names; * alone: each of those who are not named here.", _text("", _NAME, minLength=1), 1000
+            ),
+            "groups": _list(
+                "Group names; * alone: everybody of no group named here.", _text("", _NAME, minLength=1), 1000
+            ),
             "max": _quantities("Most they may hold."),
             "maxApplications": _integer("Most applications they may run.", minimum=1),
         },
@@ -184,7 +188,9 @@ def _queue_spec() -> Schema:
             "users": _list("User names; * is everybody.", _text("", _NAME, minLength=1), 1000),
             "groups": _list("Group names; * is everybody.", _text("", _NAME, minLength=1), 1000),
             "serviceAccounts": _list(
-                "Service accounts as namespace:name; * is all of them.", _text("", 2 * _NAME, minLength=1), 1000
+                "Service accounts as namespace/name, or a name alone for any namespace; * is everybody.",
+                _text("", 2 * _NAME, minLength=1),
+                1000,
             ),
         },
     )
@@ -193,7 +199,9 @@ def _queue_spec() -> Schema:
         {
             "parent": _text("Queue above this one; empty at the top.", _NAME),
             "nodePools": _list(
-                "Node pools its applications may use; empty means all.", _text("", 63, minLength=1), 100
+                "Node pools its applications may use; empty means all, an empty name the pool of those that name none.",
+                _text("", 63),
+                100,
             ),
             "policy": _choice(
                 "fifo: first come, first served. fair: whoever has least of its dominant resource, by weight (DRF). "

@@ -144,7 +144,7 @@ class QueueSubmitters(KubeStruct, frozen=True):
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     service_accounts: tuple[str, ...] = ()
-    """``NAMESPACE:NAME``."""
+    """``namespace/name``, or a name alone for that of any namespace."""
 
 
 class QueueSpec(KubeStruct, frozen=True):
