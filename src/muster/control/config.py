@@ -106,6 +106,16 @@ class Sizes(_Section, frozen=True):
     config_map_timeout: Duration = "60s"
 
 
+class History(_Section, frozen=True):
+    """Finished applications, kept by the replica that led when they ended: ``muster history``, run-time estimates."""
+
+    path: str = ""
+    """SQLite file on a local disk; its folder is made. Empty: no history."""
+    keep_days: Annotated[int, msgspec.Meta(ge=1)] = 90
+    keep_applications: Annotated[int, msgspec.Meta(ge=1)] = 100_000
+    """The oldest go when there are more, or when they are older; about 1.5 kB each."""
+
+
 class Lease(_Section, frozen=True):
     """Leader election; one of several replicas decides."""
 
@@ -131,6 +141,7 @@ class ServeConfig(_Section, frozen=True):
     scheduling: Scheduling = Scheduling()
     sizes: Sizes = Sizes()
     lease: Lease = Lease()
+    history: History = History()
     logging: Logging = Logging()
     validate: bool = False
     """Check the invariants after every event; for tests and debugging."""

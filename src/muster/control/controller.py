@@ -18,6 +18,7 @@ from muster.control.config import ServeConfig
 from muster.control.discovery import Discovery, Finding
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
+from muster.control.recording import Recording
 from muster.control.writer import ApiWriter, GatedPods
 from muster.kube import kinds
 from muster.kube import list_watch as lw
@@ -61,6 +62,7 @@ class Controller:
         gated: GatedPods,
         metrics: Metrics,
         clock: Callable[[], float],
+        recording: Recording | None = None,
     ) -> None:
         self._config = config
         self._client = client
@@ -71,6 +73,7 @@ class Controller:
         self._gated = gated
         self._metrics = metrics
         self._clock = clock
+        self._recording = recording
         self._scheduler_names = frozenset(config.scheduling.scheduler_names)
         self._sized: set[ApplicationKey] = set()
         """Applications whose sizes are known, known to be bad, or being looked for."""
@@ -93,7 +96,10 @@ class Controller:
                 for event in listed.values():
                     await event.wait()
                 self._restore(restored)
-                self._handle(Synced(self._clock()))
+                now = self._clock()
+                if self._recording is not None:
+                    self._recording.settle(now)
+                self._handle(Synced(now))
                 self._count_restored()
                 self._settle()
                 tasks.create_task(self._tick())
@@ -145,7 +151,10 @@ class Controller:
                 case lw.Deleted(namespace=namespace, name=name, uid=uid, object=last):
                     self._gated.forget(namespace, name, uid)
                     self._drivers.pop((namespace, name), None)
-                    self._handle(PodGone(self._clock(), PodRef(namespace, name, uid)))
+                    now, gone = self._clock(), PodRef(namespace, name, uid)
+                    if self._recording is not None:
+                        self._recording.pod_gone(now, gone, None if last is None else facts.application_key(last))
+                    self._handle(PodGone(now, gone))
                     if last is not None and facts.role_of(last) is Role.DRIVER:
                         self._forget(facts.application_key(last))
                 case lw.Synced():
@@ -156,7 +165,10 @@ class Controller:
     def _pod_seen(self, pod: k.Pod) -> None:
         seen = facts.pod_from(pod, scheduler_names=self._scheduler_names)
         self._gated.see(seen)
-        self._handle(PodSeen(self._clock(), seen))
+        now = self._clock()
+        if self._recording is not None:
+            self._recording.pod_seen(now, pod, seen)
+        self._handle(PodSeen(now, seen))
         if seen.role is not Role.DRIVER:
             return
         if not self.synced.is_set():
@@ -180,6 +192,9 @@ class Controller:
         if isinstance(finding, ApplicationInvalid):
             self._handle(finding)
         else:
+            if self._recording is not None:
+                finding = self._recording.estimated(finding)
+                self._recording.found(now, finding)
             self._outbox.found(finding)
             self._handle(ApplicationFound(now, finding))
 
@@ -206,10 +221,15 @@ class Controller:
             self._sized.add(key)
             reservation = gangs.reservation_from(gang)
             self._outbox.restored(application, reservation.revision if reservation else -1)
+            now = self._clock()
             if reservation is None:
-                self._handle(ApplicationFound(self._clock(), application))
+                if self._recording is not None:
+                    self._recording.found(now, application)
+                self._handle(ApplicationFound(now, application))
             else:
-                self._handle(ReservationRestored(self._clock(), application, reservation, gangs.status_from(gang)))
+                if self._recording is not None:
+                    self._recording.restored(now, application, reservation)
+                self._handle(ReservationRestored(now, application, reservation, gangs.status_from(gang)))
 
     def _count_restored(self) -> None:
         """Gangs of which nothing is new are told to nobody, but they are there."""
@@ -239,6 +259,8 @@ class Controller:
             self._metrics.loop_lag_seconds.observe(max(0.0, loop.time() - due))
             due = max(due + TICK, loop.time())
             self._handle(TimePassed(self._clock()))
+            if self._recording is not None:
+                self._recording.tick(self._clock())
             self._metrics.outbox_pending.set(len(self._outbox))
             now = self._clock()
             self._metrics.oldest_waiting_seconds.set(max(0.0, now - min(self._waiting.values(), default=now)))
@@ -252,6 +274,8 @@ class Controller:
         for decision in decisions:
             self._metrics.decided(type(decision).__name__)
             self._observe(decision)
+            if self._recording is not None:
+                self._recording.decided(event.at, decision)
             self._outbox.push(decision)
 
     def _observe(self, decision: Decision) -> None:

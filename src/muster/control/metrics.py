@@ -70,6 +70,12 @@ class Metrics:
         )
         self.outbox_pending = Gauge("muster_outbox_applications", "Applications with writes under way", registry=r)
         self.outbox_retries = Counter("muster_outbox_retries_total", "Writes that had to be tried again", registry=r)
+        self.history_written = Counter(
+            "muster_history_written_total", "Finished applications and samples written to the history", registry=r
+        )
+        self.history_dropped = Counter(
+            "muster_history_dropped_total", "Entries of the history that were lost: it could not be written", registry=r
+        )
         self.leader = Gauge("muster_leader", "1 while this replica decides", registry=r)
         self.synced = Gauge("muster_synced", "1 while the cluster's state is known", registry=r)
         self.webhook_registered = Gauge(

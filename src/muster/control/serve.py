@@ -24,9 +24,11 @@ from muster.control.listening import listening
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
+from muster.control.recording import Recording
 from muster.control.registration import WebhookRegistration
 from muster.control.settings import certificate_lifetimes, scheduler_config
 from muster.control.writer import ApiWriter, GatedPods
+from muster.history.archive import Archive
 from muster.kube.certificate_files import CertificateFiles
 from muster.kube.certificates import ServingCertificates
 from muster.kube.client import Call, Client
@@ -41,6 +43,8 @@ _log = structlog.get_logger("muster.serve")
 
 STOP_TIMEOUT = 10.0
 """Seconds for writes under way at a stop; below the usual termination grace of 30."""
+HISTORY_TIMEOUT = 3.0
+"""Seconds for the rows of the history that wait to be written, after that."""
 _TERM_RETRY = RetryPolicy(first=0.5, ceiling=15.0)
 
 
@@ -59,6 +63,8 @@ class Service:
         self.controller: Controller | None = None
         self._term_number = 0
         """The term of leadership that the controller was made for."""
+        self.history = _archive(config, metrics)
+        """What this replica has recorded, whether it leads now or not; ``None`` when that is switched off."""
         self.webhook_registered = False
         self.management_port = self.webhook_port = 0
         """Where it listens, once it does."""
@@ -124,6 +130,8 @@ class Service:
                 "serving", webhook_port=webhook_port, management_port=management_port, identity=self.election.identity
             )
             self.metrics.watch_gc()
+            if self.history is not None:
+                self.history.start()
             registration = WebhookRegistration(
                 self._client, config.webhook, config.namespace, webhook_port, self._registered
             )
@@ -139,6 +147,8 @@ class Service:
                     task.result()  # raises what ended it
             finally:
                 await self._end([*tasks, stop])
+                if self.history is not None:
+                    await self.history.close(HISTORY_TIMEOUT)
                 self.metrics.unwatch_gc()
             # reviews go on coming until everybody knows that this replica has left its Service: executors are held
             await asyncio.sleep(parse_duration(config.webhook.shutdown_delay))
@@ -219,8 +229,11 @@ class Service:
             scheduler_names=frozenset(scheduling.scheduler_names),
         )
         scheduler = Scheduler(self._scheduler_config)
+        recording = None
+        if self.history is not None:
+            recording = Recording(self.history, scheduler.table, scheduler.story, scheduling.pool_label)
         self.controller = Controller(
-            self._config, self._client, scheduler, writer, outbox, discovery, gated, self.metrics, clock
+            self._config, self._client, scheduler, writer, outbox, discovery, gated, self.metrics, clock, recording
         )
         await self.controller.run()
 
@@ -235,6 +248,20 @@ def _certificates(config: ServeConfig, client: Client) -> ServingCertificates | 
         raise ConfigError("webhook.certificates: certFile and keyFile belong together, and caFile needs both")
     lifetimes = certificate_lifetimes(settings)
     return ServingCertificates(client, config.namespace, webhook.service, webhook.host, lifetimes=lifetimes)
+
+
+def _archive(config: ServeConfig, metrics: Metrics) -> Archive | None:
+    settings = config.history
+    if not settings.path:
+        return None
+    return Archive(
+        Path(settings.path),
+        keep_days=settings.keep_days,
+        keep_applications=settings.keep_applications,
+        notice=lambda text: _log.warning("history", told=text),
+        written=metrics.history_written.inc,
+        dropped=metrics.history_dropped.inc,
+    )
 
 
 async def serve(config: ServeConfig) -> None:
