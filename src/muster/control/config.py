@@ -116,6 +116,17 @@ class History(_Section, frozen=True):
     """The oldest go when there are more, or when they are older; about 1.5 kB each."""
 
 
+class Queues(_Section, frozen=True):
+    """Where queues are configured besides ``Queue`` objects, and who may submit for others."""
+
+    file: str = ""
+    """``queues.yaml``; read again when it changes. If it does not exist it says nothing. Empty: no file."""
+    check_interval: Duration = "5s"
+    trusted: tuple[str, ...] = ()
+    """Users whose drivers may name another user in ``muster.dev/user``, such as an operator's service account:
+    ``system:serviceaccount:NAMESPACE:NAME``. Whoever may tell such a one what to write can claim to be anybody."""
+
+
 class Lease(_Section, frozen=True):
     """Leader election; one of several replicas decides."""
 
@@ -140,6 +151,7 @@ class ServeConfig(_Section, frozen=True):
     management: Management = Management()
     scheduling: Scheduling = Scheduling()
     sizes: Sizes = Sizes()
+    queues: Queues = Queues()
     lease: Lease = Lease()
     history: History = History()
     logging: Logging = Logging()
@@ -181,6 +193,7 @@ def _durations(config: ServeConfig) -> list[tuple[str, str]]:
         ("scheduling.placementExpiry", scheduling.placement_expiry),
         *((f"scheduling.enforceAfterByPool.{pool}", text) for pool, text in scheduling.enforce_after_by_pool.items()),
         ("sizes.configMapTimeout", config.sizes.config_map_timeout),
+        ("queues.checkInterval", config.queues.check_interval),
         ("lease.duration", lease.duration),
         ("lease.renewDeadline", lease.renew_deadline),
         ("lease.retryPeriod", lease.retry_period),

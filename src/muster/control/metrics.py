@@ -76,6 +76,12 @@ class Metrics:
         self.history_dropped = Counter(
             "muster_history_dropped_total", "Entries of the history that were lost: it could not be written", registry=r
         )
+        self.queues_config_ok = Gauge(
+            "muster_queues_config_ok",
+            "1 while queues.yaml and all Queue objects are in force as they are written",
+            registry=r,
+        )
+        self.queues_config_ok.set(1)
         self.leader = Gauge("muster_leader", "1 while this replica decides", registry=r)
         self.synced = Gauge("muster_synced", "1 while the cluster's state is known", registry=r)
         self.webhook_registered = Gauge(
