@@ -57,6 +57,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """Seconds it is given to end."""
     profile: int = 0
     driver: bool = False
+    helps: bool = True
+    """Its room alone, or with that of others on its node, is of use to the claimant: only such extras are taken."""
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -273,7 +275,11 @@ def _extras(books: _Books, holders: Sequence[Holder], line: _Line) -> Iterator[_
             continue
         for profile, count in holder.spare:
             spare[holder.key, profile] = count
-        pairs = [(holder, pod) for pod in holder.pods if spare.get((holder.key, pod.profile), 0) > 0 and not pod.driver]
+        pairs = [
+            (holder, pod)
+            for pod in holder.pods
+            if pod.helps and not pod.driver and spare.get((holder.key, pod.profile), 0) > 0
+        ]
         by_queue.setdefault(holder.queue, []).extend(pairs)
     lines = {queue: iter(line(pairs)) for queue, pairs in by_queue.items()}
     heap = [(-books.excess(queue), queue) for queue in lines]
