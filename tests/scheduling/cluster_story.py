@@ -15,7 +15,17 @@ from muster.cluster.nodes import Node
 from muster.cluster.resources import Resources
 from muster.scheduling import recording
 from muster.scheduling.config import SchedulerConfig
-from muster.scheduling.decisions import Condition, Decision, Demand, Place, Publish, ReleaseDriver, Reserve
+from muster.scheduling.decisions import (
+    Appraise,
+    Condition,
+    Decision,
+    Demand,
+    Evict,
+    Place,
+    Publish,
+    ReleaseDriver,
+    Reserve,
+)
 from muster.scheduling.events import (
     ApplicationFound,
     ApplicationInvalid,
@@ -60,6 +70,7 @@ class Spec(msgspec.Struct, frozen=True):
     constraints: PodConstraints = PodConstraints()
     pool: str = ""
     name: str = ""
+    run_seconds: float | None = None
 
     def in_pool(self, pool: str) -> Spec:
         selector = (*self.constraints.node_selector, ("muster.dev/pool", pool))
@@ -107,6 +118,8 @@ class Cluster:
         self.reservations: dict[str, tuple[Application, Reservation]] = {}
         self.statuses: dict[str, GangStatus] = {}
         self.decisions: list[Decision] = []
+        self.ending: list[tuple[float, PodRef]] = []
+        """Pods that were evicted, and when their grace is over."""
         self.log: list[recording.Input | recording.Output] = []
         self.carries_out = True
         self.writes = True
@@ -172,6 +185,11 @@ class Cluster:
 
     def wait(self, seconds: float) -> Cluster:
         self.at += seconds
+        for due, ref in [end for end in self.ending if end[0] <= self.at]:
+            self.ending.remove((due, ref))
+            pod = self.pods.get((ref.namespace, ref.name))
+            if pod is not None and pod.uid == ref.uid:
+                self.remove(pod)
         self.tell(TimePassed(self.at))
         return self
 
@@ -298,7 +316,12 @@ class Cluster:
                 self.see(msgspec.structs.replace(pod, gated=False, assigned=node, extra=extra))
                 if node:
                     self.bind(pod, node)
-            case Condition() | Demand() | Publish() | Reserve():
+            case Evict(pod=ref, grace_seconds=grace):
+                pod = self.pods.get((ref.namespace, ref.name))
+                if pod is not None and pod.uid == ref.uid and not pod.terminating:
+                    self.ending.append((self.at + grace, ref))
+                    self.see(msgspec.structs.replace(pod, terminating=True))
+            case Appraise() | Condition() | Demand() | Publish() | Reserve():
                 pass
 
     def bind(self, pod: Pod, node: str) -> None:
@@ -353,6 +376,7 @@ class App:
             maximum=self.spec.maximum,
             driver_pod=PodRef(driver.namespace, driver.name, driver.uid),
             pool=self.spec.pool,
+            run_seconds=self.spec.run_seconds,
         )
 
     def found(self) -> App:

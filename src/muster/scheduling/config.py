@@ -11,6 +11,22 @@ from muster.cluster.ordering import LabelPriority
 from muster.queueing.fifo import FifoPolicy
 
 
+class PressureConfig(msgspec.Struct, frozen=True):
+    """When and how room is taken back for an application that waits (``scheduling.pressure``)."""
+
+    enabled: bool = True
+    after: float = 10.0
+    """Seconds that an application must have waited."""
+    interval: float = 30.0
+    """Seconds until room is taken back for the same application again."""
+    grace: float = 60.0
+    """Seconds an executor is given to hand on its data, unless its own ``terminationGracePeriodSeconds`` is longer."""
+    round_limit: int = 1
+    """The most whole applications that are preempted for one that waits, at a time."""
+    loss_wait: float = 0.0
+    """Seconds to wait for what drivers tell about their executors before a plan is made; 0: they are not asked."""
+
+
 class SchedulerConfig(msgspec.Struct, frozen=True):
     """Checked by ``Scheduler``: a packer that does not exist raises ``packing.UnknownPackerError``."""
 
@@ -34,6 +50,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     """Seconds after which a reserved gang gives its room back if nobody has asked where its driver goes."""
     bind_enabled: bool = True
     """False: no pod is born bound, all are pinned."""
+    pressure: PressureConfig = PressureConfig()
     story_length: int = 64
     """Entries kept per application by ``Scheduler.story``."""
     ended_kept: int = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from muster.cluster.nodes import Node
+from muster.queueing.preemption import ExecutorLoss
 from muster.scheduling.model import Application, ApplicationKey, GangStatus, Pod, PodRef, Reservation
 
 
@@ -62,6 +63,14 @@ class ReservationRestored(msgspec.Struct, frozen=True, tag=True):
     """What the ``Gang`` said last: its timestamps go on."""
 
 
+class LossesKnown(msgspec.Struct, frozen=True, tag=True):
+    """What would be lost with each executor of an application, by Spark's executor id; as far as its driver told."""
+
+    at: float
+    key: ApplicationKey
+    losses: tuple[tuple[str, ExecutorLoss], ...]
+
+
 class Synced(msgspec.Struct, frozen=True, tag=True):
     """Everything that exists has been told: decisions may be made from here on."""
 
@@ -82,6 +91,7 @@ Event = (
     | ApplicationFound
     | ApplicationInvalid
     | ReservationRestored
+    | LossesKnown
     | Synced
     | TimePassed
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muster.cluster.nodes import Node
-from muster.scheduling import executors, gangs, occupancy, restoring, turns
+from muster.scheduling import executors, gangs, occupancy, pressure, restoring, turns
 from muster.scheduling.decisions import Place
 from muster.scheduling.model import Application, ApplicationKey, GangStatus, Phase, Pod, PodRef, Reservation, Role
 from muster.scheduling.records import Gang, PodRecord
@@ -59,6 +59,8 @@ def pod_seen(state: State, pod: Pod) -> None:
         record = PodRecord(pod)
         state.pods[record.id] = record
     first, record.seen, record.pod = not record.seen, True, pod
+    if pod.terminating:
+        state.leaving[record.id] = record
     if not spark:
         occupancy.settle(state, record)
         return
@@ -145,6 +147,7 @@ def time_passed(state: State) -> None:
             if gang.phase is not Phase.FINISHED:
                 gangs.end(state, gang, "it has no pods any more" if gang.client else "its driver never appeared")
             state.dirty[gang.key] = gang
+    pressure.relieve(state)
 
 
 def _again(state: State, old: Gang) -> Gang:

@@ -39,6 +39,7 @@ def settle(state: State, record: PodRecord) -> None:
 def fill_slot(state: State, gang: Gang, record: PodRecord, node: str) -> None:
     """Promise a new executor of the slots' own size an unfilled slot: what ``settle`` would do, in fewer steps."""
     record.promised = record.claim = record.room = node
+    record.since = state.at
     record.charged = record.pod.requests
     state.claims.setdefault(node, {})[record.id] = record
     note_executor(gang, record)
@@ -160,6 +161,7 @@ def forget(state: State, record: PodRecord) -> None:
     record.gone = True
     settle(state, record)
     state.pods.pop(record.id, None)
+    state.leaving.pop(record.id, None)
     gang = _gang_of(state, record)
     if gang is None:
         return
@@ -224,6 +226,7 @@ def _gang_of(state: State, record: PodRecord) -> Gang | None:
 def _enter(state: State, gang: Gang | None, record: PodRecord, node: str) -> None:
     """A pod gets room on a node: its slot's, if it has one."""
     record.room, record.charged = node, record.pod.requests
+    record.since = state.at if state.synced else record.pod.created
     if gang is None:
         record.outside = True
     elif record is gang.driver:

@@ -52,11 +52,13 @@ class PodRecord:
         "expires",
         "gone",
         "id",
+        "leaving",
         "outside",
         "pod",
         "promised",
         "room",
         "seen",
+        "since",
     )
 
     def __init__(self, pod: Pod) -> None:
@@ -79,6 +81,10 @@ class PodRecord:
         """When a placement whose pod never appeared is taken back, seconds."""
         self.bound = False
         """Counted among its application's running executors."""
+        self.since = 0.0
+        """When it got its room, seconds."""
+        self.leaving: ApplicationKey = ""
+        """The application for which it was called back."""
 
     @property
     def ref(self) -> PodRef:
@@ -115,6 +121,20 @@ class Journal:
     @property
     def is_full(self) -> bool:
         return len(self.executors) + len(self.nodes) > self.LIMIT
+
+
+class Pressed:
+    """An application that waits for room which others could give back."""
+
+    __slots__ = ("asked", "next", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        """Since when it waits, seconds."""
+        self.next = 0.0
+        """When a plan may be made for it again."""
+        self.asked = False
+        """The drivers of those that could give room have been asked what they would lose."""
 
 
 class Gang:

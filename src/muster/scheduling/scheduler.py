@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from muster.cluster.nodes import NodeTable
-from muster.scheduling import executors, gangs, lifecycle, offers, restoring, turns
+from muster.scheduling import executors, gangs, lifecycle, offers, pressure, restoring, turns
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision
 from muster.scheduling.events import (
     ApplicationFound,
     ApplicationInvalid,
     Event,
+    LossesKnown,
     NodeGone,
     NodeSeen,
     PodGone,
@@ -69,6 +70,8 @@ class Scheduler:
                 lifecycle.application_invalid(state, key, driver, reason, message)
             case ReservationRestored(application=application, reservation=reservation, status=status):
                 lifecycle.reservation_restored(state, application, reservation, status)
+            case LossesKnown(key=key, losses=losses):
+                pressure.losses_known(state, key, losses)
             case Synced():
                 if not state.synced:
                     restoring.settle_all(state)

@@ -7,11 +7,12 @@ from collections import OrderedDict, deque
 from muster.cluster.nodes import Int64s, NodeTable
 from muster.packing.registry import find_packer
 from muster.queueing.fifo import FifoQueues, Waiting
+from muster.queueing.preemption import ExecutorLoss
 from muster.scheduling.ceilings import Ceilings
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision, Publish
 from muster.scheduling.model import ApplicationKey, GangStatus, PodRef
-from muster.scheduling.records import Gang, PodId, PodRecord
+from muster.scheduling.records import Gang, PodId, PodRecord, Pressed
 from muster.scheduling.story import StoryEntry, cause_of
 from muster.scheduling.zones import Zones
 
@@ -59,6 +60,13 @@ class State:
         """Placements whose pods have not appeared, by expiry."""
         self.empty: dict[ApplicationKey, Gang] = {}
         """Gangs without any pod."""
+
+        self.leaving: dict[PodId, PodRecord] = {}
+        """Pods that end, by themselves or because they were called back: their room is on its way."""
+        self.pressed: dict[ApplicationKey, Pressed] = {}
+        """Applications that wait for room that others could give back."""
+        self.losses: dict[ApplicationKey, dict[str, ExecutorLoss]] = {}
+        """What drivers told about their executors, by Spark's executor id; while somebody waits for room."""
 
         self.unasked: dict[ApplicationKey, Gang] = {}
         """Reserved gangs whose drivers nobody has asked about, by the time of reservation."""

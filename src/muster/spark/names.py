@@ -22,6 +22,16 @@ SPARK_EXEC_INACTIVE_LABEL: Final = "spark-exec-inactive"
 
 DEFAULT_RESOURCE_PROFILE_ID: Final = 0
 
+
+def executor_id_of(pod_name: str) -> str:
+    """Spark's id of the executor in a pod of the direct allocator; "" for a pod that is named otherwise.
+
+    Source: ``BasicExecutorFeatureStep``, ``s"$executorPodNamePrefix-exec-${executorId}"``, 3.5 to 4.3.
+    """
+    number = pod_name.rpartition("-exec-")[2]
+    return number if number.isascii() and number.isdigit() and number != pod_name else ""
+
+
 # --- Spark: containers, volumes, the driver's ConfigMap ------------------------------------------------------------
 DRIVER_CONTAINER: Final = "spark-kubernetes-driver"
 EXECUTOR_CONTAINER: Final = "spark-kubernetes-executor"
