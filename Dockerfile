@@ -16,7 +16,7 @@ RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --no-index -
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/muster /opt/muster
-# the root file system may be read-only; only /tmp is written to
+# the root file system may be read-only; only /tmp and the folder of history.path are written to
 ENV PATH=/opt/muster/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
 USER 65532:65532

@@ -89,7 +89,7 @@ class ServiceProcess:
         """When it was gone, from and to (monotonic clock); to infinity while it is not back."""
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._config.write_text(yaml.safe_dump(configuration(kubeconfig, free_port(), self.management_port)))
+        self._config.write_text(yaml.safe_dump(configuration(folder, kubeconfig, free_port(), self.management_port)))
 
     @property
     def pid(self) -> int | None:
@@ -181,7 +181,7 @@ class ServiceProcess:
         raise Failure(f"muster serve was not ready after {_READY_TIMEOUT_S:.0f} s:\n{self.log_tail()}")
 
 
-def configuration(kubeconfig: Path, webhook_port: int, management_port: int) -> dict[str, object]:
+def configuration(folder: Path, kubeconfig: Path, webhook_port: int, management_port: int) -> dict[str, object]:
     """``muster.yaml`` of a service outside the cluster, with a lease that a restarted process gets quickly."""
     return {
         "namespace": SYSTEM_NAMESPACE,
@@ -189,6 +189,7 @@ def configuration(kubeconfig: Path, webhook_port: int, management_port: int) -> 
         "webhook": {"port": webhook_port, "url": f"https://127.0.0.1:{webhook_port}/mutate"},
         "management": {"port": management_port},
         "lease": {"duration": "6s", "renewDeadline": "4s", "retryPeriod": "1s"},
+        "history": {"path": str(folder / "history.db")},
         "logging": {"level": "info"},
     }
 

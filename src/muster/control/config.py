@@ -113,7 +113,7 @@ class History(_Section, frozen=True):
     """SQLite file on a local disk; its folder is made. Empty: no history."""
     keep_days: Annotated[int, msgspec.Meta(ge=1)] = 90
     keep_applications: Annotated[int, msgspec.Meta(ge=1)] = 100_000
-    """The oldest go when there are more, or when they are older; about 1.5 kB each."""
+    """The oldest go when there are more, or when they are older; 1 to 4 kB each."""
 
 
 class Queues(_Section, frozen=True):

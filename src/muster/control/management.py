@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from muster.control import history_api
+from muster.history.store import StoreError
+
 if TYPE_CHECKING:
     from muster.control.serve import Service
 
 
 def management_app(service: Service) -> web.Application:
-    """``/healthz`` (alive), ``/readyz`` (answers reviews), ``/metrics``, ``/why?application=NAMESPACE/APPLICATION``."""
+    """``/healthz`` (alive), ``/readyz`` (answers reviews), ``/metrics``, ``/why?application=NAMESPACE/APPLICATION``,
+    ``/history?namespace=…&queue=…&user=…&name=…&application=…&since=…&limit=…&sort=…&summary=…``."""
 
     async def healthz(request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -43,11 +47,24 @@ def management_app(service: Service) -> web.Application:
             return _error(404, f"no application {key} is known; its driver may have ended or may not be Spark's")
         return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
 
+    async def history(request: web.Request) -> web.Response:
+        if service.history is None:
+            return _error(404, "no history is kept: history.path is not set in muster.yaml")
+        try:
+            asked = history_api.asked_from(request.query)
+            body = await history_api.answer(service.history, asked, records=service.election.is_leader())
+        except history_api.BadQuery as error:
+            return _error(400, str(error))
+        except StoreError as error:
+            return _error(503, f"the history cannot be read now: {error}")
+        return web.Response(body=body, content_type="application/json")
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/why", why)
+    app.router.add_get("/history", history)
     return app
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-MOST_ROWS = 1000
+MOST_ROWS = 500
 
 
 class Sort(StrEnum):

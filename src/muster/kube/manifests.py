@@ -24,6 +24,8 @@ WEBHOOK_PATH = "/mutate"
 WEBHOOK_TIMEOUT_SECONDS = 5
 WEBHOOK_PORT = 8443
 MANAGEMENT_PORT = 8484
+HISTORY_PATH = "/var/lib/muster/history.db"
+"""Of finished applications; the root file system is read-only."""
 _USER = 65532
 """Any number but root's; the one that minimal images call ``nonroot``."""
 
@@ -147,6 +149,7 @@ def configuration(options: InstallOptions) -> Manifest:
         "port": WEBHOOK_PORT,
         "service": NAME,
     }
+    config["history"] = {"path": HISTORY_PATH, **config.get("history", {})}
     config["management"] = {**config.get("management", {}), "host": "0.0.0.0", "port": MANAGEMENT_PORT}
     return config
 
@@ -255,6 +258,7 @@ def _deployment(options: InstallOptions) -> Manifest:
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/muster", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "history", "mountPath": "/var/lib/muster"},
         ],
     }
     spread = {
@@ -267,6 +271,7 @@ def _deployment(options: InstallOptions) -> Manifest:
             "runAsNonRoot": True,
             "runAsUser": _USER,
             "runAsGroup": _USER,
+            "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [spread]}},
@@ -276,6 +281,7 @@ def _deployment(options: InstallOptions) -> Manifest:
             {"name": "config", "configMap": {"name": NAME}},
             # OpenSSL loads certificates from files only; in memory, so that no key reaches a disk
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            {"name": "history", "emptyDir": {"sizeLimit": "1Gi"}},
         ],
     }
     # a new configuration rolls the replicas

@@ -38,13 +38,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "namespace" .Release.Namespace
   "webhook" (dict "host" "0.0.0.0" "port" 8443 "service" "muster")
   "management" (dict "host" "0.0.0.0" "port" 8484) -}}
-{{- toYaml (mergeOverwrite (dict "webhook" $webhook) (deepCopy .Values.config) $fixed) -}}
+{{- $history := dict "path" "/var/lib/muster/history.db" -}}
+{{- toYaml (mergeOverwrite (dict "webhook" $webhook "history" $history) (deepCopy .Values.config) $fixed) -}}
 {{- end }}
 
 {{- define "muster.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532
 runAsGroup: 65532
+fsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
