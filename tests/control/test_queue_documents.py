@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from muster.control.queue_documents import QueueDocumentError, QueueRule, read_queues
+from muster.control.queue_documents import QueueDocumentError, read_queues
 from muster.control.queues import check_documents, config_of
 from muster.kube.resources import PreemptionPolicy, QueuePolicy
+from muster.queueing.rules import Rule
 from muster.queueing.tree import QueueTree
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples" / "queues.yaml"
@@ -57,8 +58,8 @@ def test_every_field_of_a_file_arrives_in_base_units() -> None:
 
 def test_a_file_may_have_rules_that_send_applications_to_queues() -> None:
     first, second = read_queues(FILE, "queues.yaml").rules
-    assert first == QueueRule(queue="etl", namespace="etl-*")
-    assert second == QueueRule("users-{user}", "", "spark", "alice", "ml", {"team": "ml"})
+    assert first == Rule(queue="etl", namespace="etl-*")
+    assert second == Rule("users-{user}", "", "spark", "alice", "ml", {"team": "ml"})
 
 
 def test_what_is_not_said_has_the_defaults_of_the_resource() -> None:
@@ -125,6 +126,7 @@ def problems(text: str) -> list[str]:
         ("queues: [{name: a}, {name: a}]", "queue a: is there twice"),
         ("rules: [{namespace: b}]", "rule 1: queue: is missing"),
         ("rules: [{queue: a}, {queue: a, labels: {}}]", "rule 2: labels = {}: unknown key; allowed here: group, "),
+        ("rules: [{queue: 'a-{team}'}]", 'rule 1: queue: "{team}" is unknown; there are "{namespace}", "{user}"'),
         ("queue: []", "queue = []: unknown key; allowed here: queues, rules"),
         ("[]", "expected the keys queues and rules, found []"),
         ("queues: [", "is no YAML: "),

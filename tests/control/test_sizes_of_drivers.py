@@ -10,6 +10,7 @@ import pytest
 from muster.cluster.constraints import Requirement, Term, Toleration
 from muster.control.discovery import ConfigurationMissing, application_of
 from muster.kube import objects as k
+from muster.queueing.rules import Rule
 from muster.scheduling.model import Application
 from muster.spark.errors import SparkConfigurationError
 from tests.control.spark_pods import APPLICATION, driver_pod
@@ -17,9 +18,9 @@ from tests.control.spark_pods import APPLICATION, driver_pod
 MI = 2**20
 
 
-def found(properties: str | None, driver: dict[str, Any] | None = None) -> Application:
+def found(properties: str | None, driver: dict[str, Any] | None = None, rules: tuple[Rule, ...] = ()) -> Application:
     pod: k.Pod = msgspec.json.decode(msgspec.json.encode(driver or driver_pod()), type=k.Pod)
-    return application_of(pod, properties, "muster.dev/pool", frozenset({"default-scheduler"}))
+    return application_of(pod, properties, "muster.dev/pool", frozenset({"default-scheduler"}), rules)
 
 
 def test_a_static_application() -> None:
@@ -75,6 +76,52 @@ def test_annotations_override_the_configuration() -> None:
     driver["metadata"]["annotations"] = {"muster.dev/executor-count": "5", "muster.dev/queue": "etl"}
     application = found("spark.executor.instances=3\n", driver)
     assert (application.minimum, application.maximum, application.queue) == (5, 5, "etl")
+
+
+def test_who_it_is_for_how_urgent_it_is_and_how_long_it_runs_come_from_the_driver() -> None:
+    driver = driver_pod()
+    driver["spec"]["priority"] = 700
+    driver["metadata"]["annotations"] = {
+        "muster.dev/user": "alice@example.com",
+        "muster.dev/groups": "data,ml",
+        "muster.dev/expected-run-time": "1h30m",
+    }
+    application = found("spark.executor.instances=3\n", driver)
+    assert (application.user, application.groups) == ("alice@example.com", ("data", "ml"))
+    assert (application.priority, application.run_seconds) == (700, 5400)
+
+
+def test_a_run_time_that_makes_no_sense_costs_nothing_but_the_estimate() -> None:
+    driver = driver_pod()
+    driver["metadata"]["annotations"] = {"muster.dev/expected-run-time": "soon"}
+    application = found("spark.executor.instances=3\n", driver)
+    assert (application.minimum, application.run_seconds) == (3, None)
+
+
+RULES = (Rule("people-{user}", user="al*"), Rule("{namespace}", namespace="team-*", service_account="spark"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "queue"),
+    [
+        ({}, {}, "team-a"),
+        ({}, {"muster.dev/user": "alice"}, "people-alice"),
+        ({"muster.dev/queue": "labelled"}, {"muster.dev/user": "alice"}, "labelled"),
+        ({"muster.dev/queue": "labelled"}, {"muster.dev/queue": "annotated"}, "annotated"),
+        ({"queue": "root.etl.nightly"}, {}, "nightly"),
+        ({}, {"yunikorn.apache.org/queue": "root.etl.nightly"}, "nightly"),
+        ({}, {"muster.dev/queue": "q" * 10_000}, "q" * 253),
+    ],
+)
+def test_the_queue_is_what_the_driver_says_or_else_what_a_rule_says(
+    labels: dict[str, str], annotations: dict[str, str], queue: str
+) -> None:
+    driver = driver_pod()
+    driver["spec"]["serviceAccountName"] = "spark"
+    driver["metadata"]["labels"] |= labels
+    driver["metadata"]["annotations"] = annotations
+    assert found("spark.executor.instances=3\n", driver, RULES).queue == queue
+    assert found("spark.executor.instances=3\n").queue == "default"
 
 
 def test_annotations_are_enough_without_a_config_map() -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from muster.cluster.constraints import PodConstraints, pool_of
 from muster.control.facts import config_map_of, constraints_of, pod_from, pod_ref
+from muster.control.identity import groups_of, user_of
+from muster.control.routing import routed, submission_of
 from muster.kube import kinds
 from muster.kube import objects as k
 from muster.kube.client import Client
 from muster.kube.errors import ApiError
+from muster.queueing.rules import Rule
 from muster.scheduling.events import ApplicationInvalid
 from muster.scheduling.model import Application, ApplicationKey, PodShape
 from muster.spark import names
 from muster.spark.annotations import annotation_sizes, application_sizes, archived_sizes, require_agreement
-from muster.spark.errors import SparkConfigurationError
+from muster.spark.errors import InvalidSizeError, SparkConfigurationError
 from muster.spark.node_selectors import executor_node_selector
 from muster.spark.properties import read_properties
+from muster.spark.run_time import expected_run_seconds
 
 _log = structlog.get_logger("muster.discovery")
 
@@ -43,12 +47,14 @@ class Discovery:
         timeout: float,
         pool_label: str,
         scheduler_names: frozenset[str],
+        rules: Callable[[], Sequence[Rule]] = tuple,
     ) -> None:
         self._client = client
         self._clock = clock
         self._timeout = timeout
         self._pool_label = pool_label
         self._scheduler_names = scheduler_names
+        self._rules = rules
         self._tasks: dict[ApplicationKey, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -73,7 +79,7 @@ class Discovery:
     async def _find(self, driver: k.Pod, key: ApplicationKey, found: Callable[[Finding], None]) -> None:
         try:
             text = await self._configuration(driver)
-            finding: Finding = application_of(driver, text, self._pool_label, self._scheduler_names)
+            finding: Finding = application_of(driver, text, self._pool_label, self._scheduler_names, self._rules())
         except SparkConfigurationError as error:
             finding = ApplicationInvalid(self._clock(), key, pod_ref(driver), error.reason, error.message)
         self._tasks.pop(key, None)
@@ -117,7 +123,11 @@ class ConfigurationMissing(SparkConfigurationError):
 
 
 def application_of(
-    driver: k.Pod, properties_text: str | None, pool_label: str, scheduler_names: frozenset[str]
+    driver: k.Pod,
+    properties_text: str | None,
+    pool_label: str,
+    scheduler_names: frozenset[str],
+    rules: Sequence[Rule] = (),
 ) -> Application:
     """The application of a driver pod, from its annotations and the text of its ``spark.properties``. Pure.
 
@@ -147,9 +157,22 @@ def application_of(
         minimum=sizes.minimum,
         maximum=sizes.maximum,
         driver_pod=pod_ref(driver),
-        queue=annotations.get(names.QUEUE_ANNOTATION) or labels.get(names.QUEUE_ANNOTATION) or "default",
+        queue=routed(submission_of(driver), rules),
         pool=pool_of(pod.constraints, pool_label),
+        user=user_of(annotations),
+        groups=groups_of(annotations),
+        priority=driver.spec.priority,
+        run_seconds=_run_seconds(driver),
     )
+
+
+def _run_seconds(driver: k.Pod) -> float | None:
+    """An estimate that cannot be read is none: nothing depends on it but how well others are planned around it."""
+    try:
+        return expected_run_seconds(driver.metadata.annotations)
+    except InvalidSizeError as error:
+        _log.warning("run time not known", driver=driver.metadata.name, reason=error.message)
+        return None
 
 
 def executor_constraints(driver: PodConstraints, properties: Mapping[str, str]) -> PodConstraints:

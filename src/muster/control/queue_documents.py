@@ -15,6 +15,7 @@ import yaml
 
 from muster.kube.definitions import Schema, queue_definition
 from muster.kube.resources import API_VERSION, QueueSpec
+from muster.queueing.rules import Rule, RuleError, check_rules
 
 _SHOWN = 80
 """Longest part of a value in an error."""
@@ -22,23 +23,11 @@ _NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?
 """A DNS subdomain (RFC 1123), as names of cluster-wide objects are."""
 
 
-class QueueRule(msgspec.Struct, frozen=True, rename="camel"):
-    """Applications that match all of what it names go to ``queue``. Globs; empty matches everything."""
-
-    queue: str
-    """May hold ``{namespace}`` and ``{user}``."""
-    namespace: str = ""
-    service_account: str = ""
-    user: str = ""
-    group: str = ""
-    label: dict[str, str] = {}
-
-
 class QueueDocuments(msgspec.Struct, frozen=True):
     """What one source says."""
 
     queues: Mapping[str, QueueSpec] = {}
-    rules: tuple[QueueRule, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 class QueueDocumentError(ValueError):
@@ -77,8 +66,24 @@ def _from_file(document: Any, source: str) -> QueueDocuments:
         if entry["name"] in queues:
             problems.add(f"queue {entry['name']}: is there twice")
         queues[entry["name"]] = msgspec.convert(entry, QueueSpec)
+    rules = tuple(_rule(entry) for entry in document.get("rules") or ())
+    try:
+        check_rules(rules)
+    except RuleError as error:
+        problems.add(f"rule {error.index + 1}: {error.field}: {error.message}")
     problems.stop()
-    return QueueDocuments(queues, tuple(msgspec.convert(rule, QueueRule) for rule in document.get("rules") or ()))
+    return QueueDocuments(queues, rules)
+
+
+def _rule(entry: Mapping[str, Any]) -> Rule:
+    return Rule(
+        queue=entry["queue"],
+        namespace=entry.get("namespace", ""),
+        service_account=entry.get("serviceAccount", ""),
+        user=entry.get("user", ""),
+        group=entry.get("group", ""),
+        label=entry.get("label", {}),
+    )
 
 
 def _from_manifests(documents: list[Any], source: str) -> QueueDocuments:

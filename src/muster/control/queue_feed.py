@@ -8,12 +8,12 @@ from collections.abc import Callable
 import structlog
 
 from muster.control.metrics import Metrics
-from muster.control.queue_documents import QueueRule
 from muster.control.queue_file import QueueFile
 from muster.control.queues import Acceptance, Configs, merge
 from muster.kube import list_watch as lw
 from muster.kube.client import Client
 from muster.kube.resources import QUEUES, Queue
+from muster.queueing.rules import Rule
 
 _log = structlog.get_logger("muster.queues")
 
@@ -29,7 +29,7 @@ class QueueFeed:
         client: Client,
         file: QueueFile | None,
         metrics: Metrics,
-        changed: Callable[[Configs, tuple[QueueRule, ...]], None],
+        changed: Callable[[Configs, tuple[Rule, ...]], None],
     ) -> None:
         self._client = client
         self._file = file
@@ -38,7 +38,7 @@ class QueueFeed:
         self.objects: dict[str, Queue] = {}
         """Every ``Queue`` of the API, by name."""
         self.acceptance = Acceptance()
-        self._rules: tuple[QueueRule, ...] = ()
+        self._rules: tuple[Rule, ...] = ()
         self._dirty = asyncio.Event()
 
     async def run(self, listed: asyncio.Event) -> None:

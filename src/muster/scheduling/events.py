@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from muster.cluster.nodes import Node
+from muster.queueing.config import QueueConfig
 from muster.queueing.preemption import ExecutorLoss
 from muster.scheduling.model import Application, ApplicationKey, GangStatus, Pod, PodRef, Reservation
 
@@ -71,6 +72,16 @@ class LossesKnown(msgspec.Struct, frozen=True, tag=True):
     losses: tuple[tuple[str, ExecutorLoss], ...]
 
 
+class QueuesChanged(msgspec.Struct, frozen=True, tag=True):
+    """The queues are these from now on, those that are not named are none; told before ``Synced``, and when they change.
+
+    They make a sound tree (``queueing.tree.QueueTree``).
+    """
+
+    at: float
+    queues: tuple[QueueConfig, ...]
+
+
 class Synced(msgspec.Struct, frozen=True, tag=True):
     """Everything that exists has been told: decisions may be made from here on."""
 
@@ -92,6 +103,7 @@ Event = (
     | ApplicationInvalid
     | ReservationRestored
     | LossesKnown
+    | QueuesChanged
     | Synced
     | TimePassed
 )
