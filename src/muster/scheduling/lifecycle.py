@@ -209,9 +209,10 @@ def _executor_seen(state: State, gang: Gang, record: PodRecord, first: bool) -> 
     occupancy.settle(state, record)
     if not record.waits or gang.phase is Phase.FINISHED:
         occupancy.unhold(state, gang, record)
-    elif record.id not in gang.held:
+    else:
+        if record.id not in gang.held:
+            state.opened[gang.key] = gang
         occupancy.hold(state, gang, record)
-        state.opened[gang.key] = gang
     if state.synced and gang.application is None and gang.driver is None:
         executors.find_gang(state, pod)
         turns.join_clients(state)

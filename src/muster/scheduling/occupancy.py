@@ -12,8 +12,8 @@ import numpy as np
 
 from muster.cluster.constraints import PodConstraints
 from muster.cluster.resources import Resources
-from muster.scheduling.model import Role
-from muster.scheduling.records import GANG_PROFILE, Gang, PodRecord
+from muster.scheduling.model import PodShape, Role
+from muster.scheduling.records import GANG_PROFILE, Gang, HeldKind, PodRecord
 from muster.scheduling.state import State
 
 
@@ -174,15 +174,19 @@ def forget(state: State, record: PodRecord) -> None:
 
 
 def hold(state: State, gang: Gang, record: PodRecord) -> None:
-    """An executor waits behind its gate."""
-    if record.id not in gang.held:
-        gang.held[record.id] = record
-        state.holding[gang.key] = gang
-        state.dirty[gang.key] = gang
+    """An executor waits behind its gate, or what it needs has changed meanwhile."""
+    kind = (record.pod.profile, PodShape(record.pod.requests, record.pod.constraints))
+    if record.held_as == kind:
+        return
+    _count_held(gang, record, kind)
+    gang.held[record.id] = record
+    state.holding[gang.key] = gang
+    state.dirty[gang.key] = gang
 
 
 def unhold(state: State, gang: Gang, record: PodRecord) -> None:
     if gang.held.pop(record.id, None) is not None:
+        _count_held(gang, record, None)
         if not gang.held:
             state.holding.pop(gang.key, None)
         state.dirty[gang.key] = gang
@@ -193,6 +197,17 @@ def _note_nodes(gang: Gang, nodes: Iterable[str]) -> None:
         gang.journal.nodes.update(dict.fromkeys(nodes))
         if gang.journal.is_full:
             gang.journal = None
+
+
+def _count_held(gang: Gang, record: PodRecord, kind: HeldKind | None) -> None:
+    counts, before = gang.held_kinds, record.held_as
+    record.held_as = kind
+    if before is not None:
+        counts[before] -= 1
+        if not counts[before]:
+            del counts[before]
+    if kind is not None:
+        counts[kind] = counts.get(kind, 0) + 1
 
 
 def _claim(record: PodRecord) -> str:

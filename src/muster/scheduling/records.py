@@ -41,6 +41,10 @@ class Shortfall(msgspec.Struct, frozen=True):
     freed_times: int
 
 
+HeldKind = tuple[int, PodShape]
+"""Resource profile, and what an executor of it needs."""
+
+
 class PodRecord:
     """A pod that was seen, or whose placement was answered and that will appear."""
 
@@ -51,6 +55,7 @@ class PodRecord:
         "claim",
         "expires",
         "gone",
+        "held_as",
         "id",
         "leaving",
         "outside",
@@ -76,6 +81,8 @@ class PodRecord:
         """Charged as overhead: neither Muster's slot nor its extra."""
         self.promised = ""
         """Node given to it by a decision that the pod itself does not show yet."""
+        self.held_as: HeldKind | None = None
+        """How it is counted among the held executors of its gang."""
         self.answer: Placement | None = None
         self.expires = 0.0
         """When a placement whose pod never appeared is taken back, seconds."""
@@ -157,6 +164,8 @@ class Gang:
         self.driver: PodRecord | None = None
         self.held: dict[PodId, PodRecord] = {}
         """Executors that wait behind the gate."""
+        self.held_kinds: dict[HeldKind, int] = {}
+        """How many of them are alike."""
         self.placed: dict[int, int] = {}
         """Executors that have room, by resource profile."""
         self.running = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 from muster.scheduling.decisions import Condition, Demand, Reserve
 from muster.scheduling.model import GangStatus, Holding, Phase, PodShape, Reservation, Role, Slot
-from muster.scheduling.records import Gang, Journal
+from muster.scheduling.records import GANG_PROFILE, Gang, Journal
 from muster.scheduling.state import State
 
 
@@ -42,24 +43,32 @@ def demand_of(gang: Gang) -> tuple[tuple[PodShape, int], ...]:
     elif gang.holds:
         if gang.owed:
             missing[application.executor] = gang.owed
-        allowed = {
-            profile: application.maximum - gang.placed.get(profile, 0)
-            for profile in {record.pod.profile for record in gang.held.values()}
-            if application.maximum is not None
-        }
-        spare = gang.owed
-        for record in sorted(gang.held.values(), key=lambda held: held.turn()):
-            profile = record.pod.profile
-            if allowed.get(profile, 1) <= 0:
-                continue
-            if profile in allowed:
-                allowed[profile] -= 1
-            if profile == 0 and spare:
-                spare -= 1
-                continue
-            shape = PodShape(record.pod.requests, record.pod.constraints)
-            missing[shape] = missing.get(shape, 0) + 1
+        for shape, count in _held_in_vain(gang, application.maximum):
+            missing[shape] = missing.get(shape, 0) + count
     return tuple(missing.items())
+
+
+def _held_in_vain(gang: Gang, maximum: int | None) -> Iterator[tuple[PodShape, int]]:
+    """Held executors that may come, without those that slots are owed to; ``maximum``: of each resource profile."""
+    allowed = {
+        profile: max(0, maximum - gang.placed.get(profile, 0)) if maximum is not None else len(gang.held)
+        for profile, _ in gang.held_kinds
+    }
+    spare = gang.owed
+    if len(allowed) == len(gang.held_kinds):  # those of a profile are all alike: no need to look at each
+        kinds = sorted(gang.held_kinds.items(), key=lambda kind: kind[0][0])
+    else:
+        held = sorted(gang.held.values(), key=lambda record: record.turn())
+        kinds = [(record.held_as, 1) for record in held if record.held_as is not None]
+    for (profile, shape), count in kinds:
+        coming = min(count, allowed[profile])
+        allowed[profile] -= coming
+        if profile == GANG_PROFILE:
+            filling = min(coming, spare)
+            spare -= filling
+            coming -= filling
+        if coming:
+            yield shape, coming
 
 
 def reserve(state: State, gang: Gang) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
-from muster.scheduling.model import Phase, Role
+from muster.scheduling.model import Phase, PodShape, Role
 from muster.scheduling.records import GANG_PROFILE, Gang
 from muster.scheduling.state import State
 
@@ -67,6 +69,14 @@ def _gang_is_consistent(state: State, gang: Gang) -> None:
             _check(not (record.waits and record.room), f"{key}: held executor {record.id} has room")
             waits = record.waits and gang.phase is not Phase.FINISHED
             _check((record.id in gang.held) == waits, f"{key}: {record.id} is held, or not, by mistake")
+    kinds = Counter(
+        (held.pod.profile, PodShape(held.pod.requests, held.pod.constraints)) for held in gang.held.values()
+    )
+    _check(kinds == gang.held_kinds, f"{key}: counts {gang.held_kinds} held executors, has {kinds}")
+    kinds = Counter(
+        (held.pod.profile, PodShape(held.pod.requests, held.pod.constraints)) for held in gang.held.values()
+    )
+    _check(kinds == gang.held_kinds, f"{key}: counts {gang.held_kinds} held executors, has {kinds}")
     _check(placed == gang.placed, f"{key}: counts {gang.placed} placed executors, has {placed}")
     _check(running == gang.running, f"{key}: counts {gang.running} running executors, has {running}")
     _check(sum(gang.free.values()) == gang.unfilled, f"{key}: counts {gang.unfilled} unfilled slots, has {gang.free}")
