@@ -291,3 +291,27 @@ async def test_a_first_state_that_breaks_off_is_streamed_again_and_told_once(api
     api.on("GET", PATH, api.stream(event("ADDED", pod("p", 3))))
     api.on("GET", PATH, api.stream(event("ADDED", pod("p", 3)), event("ADDED", pod("q", 4)), end, end="silent"))
     assert await told_by(watch, 3) == ["+p@3", "+q@4", "synced@10 2"]
+
+
+async def test_what_happens_while_the_first_state_is_streamed_is_told_as_it_is(api, client):
+    """kube-apiserver marks the end at the resourceVersion of the moment: live events may come before that."""
+    watch = ListWatch(client, PODS, streaming=True)
+    end = bookmark(12, **{"k8s.io/initial-events-end": "true"})
+    live = [event("MODIFIED", pod("q", 11)), event("DELETED", pod("p", 12))]
+    api.on("GET", PATH, api.stream(event("ADDED", pod("p", 3)), event("ADDED", pod("q", 4)), *live, end, end="silent"))
+    api.on("GET", PATH, api.stream(end="silent"))
+    assert await told_by(watch, 5) == ["+p@3", "+q@4", "~q@11", "-p", "synced@12 1"]
+
+
+async def test_a_state_that_is_streamed_again_tells_only_what_changed(api, client, failures):
+    watch = ListWatch(client, PODS, streaming=True, notice=failures.append)
+    first, then = (bookmark(version, **{"k8s.io/initial-events-end": "true"}) for version in (10, 50))
+    there = [event("ADDED", pod(name, 3)) for name in ("same", "changed", "gone", "unreadable")]
+    api.on("GET", PATH, api.stream(*there, first, end="silent"), api.stream(error(410, "Expired")))
+    now = [event("ADDED", pod("same", 3)), event("ADDED", pod("changed", 40)), event("ADDED", pod("new", 41))]
+    unreadable = event("ADDED", pod("unreadable", 42, nodeName=7))
+    api.on("GET", PATH, api.stream(*now, unreadable, then, end="silent"), api.stream(end="silent"))
+    told = await told_by(watch, 9)
+    assert told[:5] == ["+same@3", "+changed@3", "+gone@3", "+unreadable@3", "synced@10 4"]
+    assert told[5:] == ["~changed@40", "+new@41", "-gone unseen", "synced@50 4"]
+    assert len(failures) == 2, "the watch that was too old, and the pod that cannot be read"

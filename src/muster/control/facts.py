@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
-from muster.cluster.constraints import UNCONSTRAINED, PodConstraints, Requirement, Taint, Term, Toleration
+from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
 from muster.cluster.nodes import Node
 from muster.cluster.quantity import QuantityError
 from muster.cluster.resources import Resources
@@ -83,11 +83,24 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
 
     A pod that is not ours holds room like any other, and nothing more is known of it.
     """
-    meta, spec, status = pod.metadata, pod.spec, pod.status
-    spark = is_ours(pod, scheduler_names)
-    role = role_of(pod) if spark else Role.OTHER
+    meta, spec = pod.metadata, pod.spec
+    role = role_of(pod)
+    application = application_key(pod, namespace) if role is not Role.OTHER else ""
+    phase = pod.status.phase
+    if not application or (spec.scheduler_name or DEFAULT_SCHEDULER) not in scheduler_names:
+        return Pod(
+            namespace=sys.intern(meta.namespace or namespace),
+            name=meta.name,
+            uid=meta.uid,
+            requests=_requests_or_nothing(pod),
+            node=sys.intern(spec.node_name),
+            created=created_at(pod),
+            running=phase == "Running",
+            finished=phase in _ENDED,
+            terminating=meta.deletion_timestamp is not None,
+        )
     executor = role is Role.EXECUTOR
-    labels, annotations = meta.labels, meta.annotations
+    annotations = meta.annotations
     # names that many pods share are kept once
     return Pod(
         namespace=sys.intern(meta.namespace or namespace),
@@ -97,17 +110,17 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         node=sys.intern(spec.node_name),
         created=created_at(pod),
         role=role,
-        application=sys.intern(application_key(pod, namespace)) if spark else "",
-        profile=_profile(labels) if spark else 0,
-        constraints=constraints_of(spec) if spark else UNCONSTRAINED,
-        gated=spark and is_gated(pod),
-        running=status.phase == "Running",
-        finished=has_ended(pod),
+        application=sys.intern(application),
+        profile=_profile(meta.labels),
+        constraints=constraints_of(spec),
+        gated=is_gated(pod),
+        running=phase == "Running",
+        finished=phase in _ENDED,
         terminating=meta.deletion_timestamp is not None,
-        assigned=sys.intern(annotations.get(names.SLOT_ANNOTATION, "")) if spark else "",
-        extra=spark and annotations.get(names.EXTRA_ANNOTATION) == "true",
+        assigned=sys.intern(annotations.get(names.SLOT_ANNOTATION, "")),
+        extra=annotations.get(names.EXTRA_ANNOTATION) == "true",
         pin_reasons=pin_reasons(spec) if executor else (),
-        gang_count=_gang_count(annotations) if executor else None,
+        gang_count=_gang_count(annotations) if executor and annotations else None,
         owner=_owner(pod) if executor else "",
     )
 
@@ -159,12 +172,19 @@ def requests_of(pod: k.Pod) -> Resources:
     """
     spec = pod.spec
     return _requests(
-        tuple([(c.name, _items(c.resources.requests)) for c in spec.containers or ()]),
-        tuple([(c.restart_policy == "Always", _items(c.resources.requests)) for c in spec.init_containers]),
+        # lists rather than generators: this runs for every state of every pod
+        tuple([(c.name, tuple(c.resources.requests.items())) for c in spec.containers or ()]),
+        tuple([(c.restart_policy == "Always", _items(c.resources.requests)) for c in spec.init_containers])
+        if spec.init_containers
+        else (),
         _items(spec.resources.requests) if spec.resources is not None else (),
-        _items(spec.overhead),
+        _items(spec.overhead) if spec.overhead else (),
         tuple(
-            [(s.name, _items(s.allocated_resources)) for s in pod.status.container_statuses if s.allocated_resources]
+            [
+                (s.name, tuple(s.allocated_resources.items()))
+                for s in pod.status.container_statuses
+                if s.allocated_resources
+            ]
         ),
     )
 

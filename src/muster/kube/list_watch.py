@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -78,6 +78,7 @@ class _Identity(KubeStruct, frozen=True):
 
 
 _decode_identity = msgspec.json.Decoder(_Identity).decode
+_decode_identity_line = msgspec.json.Decoder(WatchEvent[_Identity]).decode
 
 
 class ListWatch(Generic[T]):
@@ -186,7 +187,7 @@ class ListWatch(Generic[T]):
             for position, raw in enumerate(page.items):
                 if position % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
-                if again and (told := self._told_before(raw)):
+                if again and (told := self._told_before(_identity_of(raw))):
                     unseen.discard(told)
                     continue
                 try:
@@ -214,24 +215,27 @@ class ListWatch(Generic[T]):
             **self._selectors,
         }
         unseen = set(self._known)
+        again = bool(unseen)
         async with (
             self._client.watch(self._resource, self._namespace, query, inactivity=self._inactivity) as stream,
             aclosing(_lines(stream)) as lines,
         ):
             position = 0
             async for line in lines:
+                position += 1
+                if position % SLICE == 0:
+                    await asyncio.sleep(0)
+                if again and (told := self._told_before(_identity_in(line))):
+                    unseen.discard(told)
+                    continue
                 kind, item, metadata = self._parse(line)
                 if kind == "BOOKMARK" and metadata.annotations.get(_INITIAL_EVENTS_END) == "true":
                     async for event in self._finish(unseen, metadata.resource_version):
                         yield event
                     return
                 unseen.discard(_key(metadata))
-                if item is not None:
-                    for event in self._upsert(item):
-                        yield event
-                position += 1
-                if position % SLICE == 0:
-                    await asyncio.sleep(0)
+                for event in self._told_by(kind, item, metadata):
+                    yield event
         raise _Cut("the stream of the first state ended before its end was marked")
 
     async def _finish(self, gone: set[tuple[str, str]], version: str) -> AsyncGenerator[WatchedEvent[T]]:
@@ -259,12 +263,8 @@ class ListWatch(Generic[T]):
             position = 0
             async for line in lines:
                 kind, item, metadata = self._parse(line)
-                if kind == "DELETED":
-                    for event in self._remove(metadata, item):
-                        yield event
-                elif item is not None:
-                    for event in self._upsert(item):
-                        yield event
+                for event in self._told_by(kind, item, metadata):
+                    yield event
                 if metadata.resource_version:
                     self._version = metadata.resource_version
                 position += 1
@@ -293,23 +293,27 @@ class ListWatch(Generic[T]):
             self._notice(problem)
         return outline.type, None, _lenient(outline.object, PartialObject()).metadata
 
-    def _told_before(self, raw: msgspec.Raw) -> tuple[str, str] | None:
+    def _told_before(self, metadata: _Identity.Metadata | None) -> tuple[str, str] | None:
         """The key of an object that is still as it was told; ``None`` when it has to be looked at."""
-        try:
-            metadata = _decode_identity(raw).metadata
-        except msgspec.MsgspecError:
+        if metadata is None:
             return None
         key = (metadata.namespace, metadata.name)
         return key if self._known.get(key) == (metadata.uid, metadata.resource_version) else None
 
-    def _upsert(self, item: T) -> list[WatchedEvent[T]]:
+    def _told_by(self, kind: str, item: T | None, metadata: ObjectMeta) -> Sequence[WatchedEvent[T]]:
+        """What a line of a watch tells: nothing when it is a bookmark or does not decode."""
+        if kind == "DELETED":
+            return self._remove(metadata, item)
+        return self._upsert(item) if item is not None else ()
+
+    def _upsert(self, item: T) -> Sequence[WatchedEvent[T]]:
         """Nothing for a state that was told before; a successor of the same name tells the end of the first one."""
         metadata = _metadata(item)
         key = _key(metadata)
         before = self._known.get(key)
         now = (metadata.uid, metadata.resource_version)
         if before == now:
-            return []
+            return ()
         self._known[key] = now
         if before is None:
             return [Added(item)]
@@ -317,11 +321,11 @@ class ListWatch(Generic[T]):
             return [Deleted(*key, before[0]), Added(item)]
         return [Modified(item)]
 
-    def _remove(self, metadata: ObjectMeta, item: T | None) -> list[WatchedEvent[T]]:
+    def _remove(self, metadata: ObjectMeta, item: T | None) -> Sequence[WatchedEvent[T]]:
         key = _key(metadata)
         before = self._known.get(key)
         if before is None or before[0] != metadata.uid:
-            return []  # told before, or the end of a predecessor of the same name
+            return ()  # told before, or the end of a predecessor of the same name
         del self._known[key]
         return [Deleted(*key, metadata.uid, item)]
 
@@ -350,6 +354,23 @@ def _metadata(item: object) -> ObjectMeta:
 
 def _key(metadata: ObjectMeta) -> tuple[str, str]:
     return sys.intern(metadata.namespace), metadata.name
+
+
+def _identity_of(raw: msgspec.Raw) -> _Identity.Metadata | None:
+    """Of an item of a list; ``None`` when it has none that can be read."""
+    try:
+        return _decode_identity(raw).metadata
+    except msgspec.MsgspecError:
+        return None
+
+
+def _identity_in(line: bytes) -> _Identity.Metadata | None:
+    """Of the object that a line of a watch says is there."""
+    try:
+        event = _decode_identity_line(line)
+    except msgspec.MsgspecError:
+        return None
+    return event.object.metadata if event.type == "ADDED" else None
 
 
 D = TypeVar("D")

@@ -121,18 +121,32 @@ class Collection:
         return web.Response(body=body, content_type="application/json")
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        version = int(request.query.get("resourceVersion", 0))
+        stream = request.query.get("sendInitialEvents") == "true"
+        version = self._server.version if stream else int(request.query.get("resourceVersion", 0))
         if version < self._oldest:
             return web.Response(status=410, body=_EXPIRED, content_type="application/json")
-        self.watched.set()
         cut = self._cut
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         try:
+            if stream:
+                await self._tell_all(response, version)
+            else:
+                self.watched.set()
             await self._follow(response, version, cut)
         except ConnectionError:
             pass  # who watched is gone
         return response
+
+    async def _tell_all(self, response: web.StreamResponse, version: int) -> None:
+        """What is there, event by event in chunks of their own as kube-apiserver writes them, and where that ends."""
+        for position, key in enumerate(sorted(self.objects)):
+            found = self.objects.get(key)
+            if found is not None:
+                await response.write(_event("ADDED", found[0](found[1])))
+            if position % 8 == 0:
+                await asyncio.sleep(0)
+        await response.write(self._bookmark(version, {"k8s.io/initial-events-end": "true"}))
 
     async def _follow(self, response: web.StreamResponse, version: int, cut: asyncio.Event) -> None:
         position = len(self._events)
@@ -142,20 +156,20 @@ class Collection:
             if position == len(self._events):
                 news = self._news
                 if not await _either(news, cut, BOOKMARK_SECONDS):
-                    await response.write(self._bookmark())
+                    await response.write(self._bookmark(self._server.version, {}))
                 continue
             lines = [line for _, line in self._events[position : position + 500]]
             position += len(lines)
             await response.write(b"".join(lines))
         await response.write(b'{"type":"ERROR","object":' + _EXPIRED + b"}\n")
 
-    def _bookmark(self) -> bytes:
-        metadata = {"resourceVersion": str(self._server.version)}
+    def _bookmark(self, version: int, annotations: dict[str, str]) -> bytes:
+        metadata = {"resourceVersion": str(version), "annotations": annotations}
         body = {"kind": self._kind, "apiVersion": self._api_version, "metadata": metadata}
-        return msgspec.json.encode({"type": "BOOKMARK", "object": body}) + b"\n"
+        return _event("BOOKMARK", msgspec.json.encode(body))
 
     def _tell(self, version: int, event: str, text: bytes) -> None:
-        self._events.append((version, b'{"type":"' + event.encode() + b'","object":' + text + b"}\n"))
+        self._events.append((version, _event(event, text)))
         self._news.set()
         self._news = asyncio.Event()
 
@@ -345,6 +359,11 @@ class Standin:
         if not found:
             return _failure(404, "NotFound", "no webhook is registered")
         return web.json_response(found[0]["webhooks"][0]["clientConfig"])
+
+
+def _event(kind: str, text: bytes) -> bytes:
+    """One line of a watch."""
+    return b'{"type":"' + kind.encode() + b'","object":' + text + b"}\n"
 
 
 def _constant(text: bytes) -> Render:
