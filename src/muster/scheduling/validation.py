@@ -73,10 +73,6 @@ def _gang_is_consistent(state: State, gang: Gang) -> None:
         (held.pod.profile, PodShape(held.pod.requests, held.pod.constraints)) for held in gang.held.values()
     )
     _check(kinds == gang.held_kinds, f"{key}: counts {gang.held_kinds} held executors, has {kinds}")
-    kinds = Counter(
-        (held.pod.profile, PodShape(held.pod.requests, held.pod.constraints)) for held in gang.held.values()
-    )
-    _check(kinds == gang.held_kinds, f"{key}: counts {gang.held_kinds} held executors, has {kinds}")
     _check(placed == gang.placed, f"{key}: counts {gang.placed} placed executors, has {placed}")
     _check(running == gang.running, f"{key}: counts {gang.running} running executors, has {running}")
     _check(sum(gang.free.values()) == gang.unfilled, f"{key}: counts {gang.unfilled} unfilled slots, has {gang.free}")
