@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.cluster.resources import Resources
+from muster.queueing.config import Preemption
 from muster.queueing.preemption import (
     Candidate,
     Claimant,
     ExecutorLoss,
     Holder,
-    Preemption,
     PreemptionPlan,
     Room,
     Standing,

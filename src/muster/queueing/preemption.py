@@ -13,20 +13,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
 from muster.cluster.resources import CPU, Resources
-
-
-class Preemption(StrEnum):
-    """What a queue lets others take back from its applications."""
-
-    NEVER = "never"
-    EXTRAS = "extras"
-    APPLICATIONS = "applications"
+from muster.queueing.config import Preemption
 
 
 class ExecutorLoss(msgspec.Struct, frozen=True, gc=False):

@@ -8,16 +8,8 @@ import numpy as np
 
 from muster.cluster.capacity import capacities
 from muster.cluster.resources import PODS, Resources
-from muster.queueing.preemption import (
-    Candidate,
-    Claimant,
-    ExecutorLoss,
-    Holder,
-    Preemption,
-    Room,
-    Standing,
-    loss_by_age,
-)
+from muster.queueing.config import Preemption
+from muster.queueing.preemption import Candidate, Claimant, ExecutorLoss, Holder, Room, Standing, loss_by_age
 from muster.scheduling import gangs
 from muster.scheduling.model import ApplicationKey, Phase, PodShape, Role
 from muster.scheduling.plans import plan_gang
