@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ from muster.control.config import ServeConfig, parse
 from muster.control.metrics import Metrics
 from muster.control.serve import Service
 from muster.devcluster.cluster import DevCluster
+from muster.devcluster.distribution import ensure_spark
 from muster.devcluster.node_pool import NodePool
 from muster.devcluster.submission_objects import (
     Identity,
@@ -146,10 +148,23 @@ class RunningCluster:
 
 @asynccontextmanager
 async def running_cluster(
-    *pools: NodePool, speed: float = 60.0, muster: bool = True, **config: Any
+    *pools: NodePool,
+    speed: float = 60.0,
+    muster: bool = True,
+    processes: bool = False,
+    folder: Path | None = None,
+    spark_home: Callable[[str], Path] = ensure_spark,
+    **config: Any,
 ) -> AsyncIterator[RunningCluster]:
     """A cluster with the custom resources installed, and Muster on it unless ``muster`` is false."""
-    async with DevCluster(pools or (NodePool(count=4),), speed=speed, namespaces=(NAMESPACE, "muster-system")) as dev:
+    async with DevCluster(
+        pools or (NodePool(count=4),),
+        speed=speed,
+        processes=processes,
+        namespaces=(NAMESPACE, "muster-system"),
+        folder=folder,
+        spark_home=spark_home,
+    ) as dev:
         for definition in (gang_definition(), queue_definition()):
             await dev.client.create(CUSTOM_RESOURCE_DEFINITIONS, definition)
         settings = parse(

@@ -16,6 +16,7 @@ from aiohttp import web
 from muster.control.facts import is_gated, is_ours, pod_from, role_of
 from muster.control.identity import identity_notes
 from muster.control.metrics import Metrics
+from muster.control.pending_executors import limit_pending
 from muster.kube import objects as k
 from muster.scheduling.model import Mode, Placement, Pod, Role
 from muster.spark import names
@@ -38,7 +39,8 @@ class BadReview(ValueError):
 class Admission:
     """Answers reviews. ``place`` is asked for the node of an executor; it must be quick and must not fail.
 
-    ``trusted`` users may create drivers on behalf of others (``identity``).
+    ``trusted`` users may create drivers on behalf of others (``identity``); drivers have at most ``max_pending``
+    executors pending unless they say otherwise (``pending_executors``).
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Admission:
         scheduler_names: Collection[str],
         metrics: Metrics,
         trusted: Collection[str] = (),
+        max_pending: int = 0,
     ) -> None:
         self._place = place
         self._scheduler_names = scheduler_names
         self._metrics = metrics
         self._trusted = trusted
+        self._max_pending = max_pending
 
     async def handle(self, request: web.Request) -> web.Response:
         """``POST /mutate``."""
@@ -77,7 +81,8 @@ class Admission:
             # also on one that comes with a gate or a node: nobody says himself who he is
             patch = _annotate(pod, identity_notes(request.user_info, pod.metadata.annotations, self._trusted))
             if self._concerns(request, pod):
-                answer, patch = "gate", [*patch, _gate(pod)]
+                limit = limit_pending(body, pod.metadata.annotations, self._max_pending)
+                answer, patch = "gate", [*patch, *limit, _gate(pod)]
         elif self._concerns(request, pod) and not request.dry_run:  # which must take no slot
             placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
             answer, patch = placement.mode.value, place_executor(pod, placement)

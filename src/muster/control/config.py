@@ -96,6 +96,9 @@ class Scheduling(_Section, frozen=True):
     driver_priority: LabelPriority | None = None
     executor_priority: LabelPriority | None = None
     placement_expiry: Duration = "30s"
+    max_pending_executors: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    """What drivers get as ``spark.kubernetes.allocation.maxPendingPods`` unless their own configuration sets it, so
+    that executors which wait for room do not pile up; 0 leaves them alone."""
     scheduler_names: tuple[str, ...] = ("default-scheduler",)
     """Spark pods of other schedulers (``spec.schedulerName``) are left alone; they only count as used room."""
     bind: bool = True

@@ -111,7 +111,12 @@ class Service:
         config = self._config
         tls = await self._certificates.ready()
         self.metrics.certificate_expiry.set_function(lambda: self._certificates.expires)
-        admission = Admission(self.place, frozenset(config.scheduling.scheduler_names), self.metrics)
+        admission = Admission(
+            self.place,
+            frozenset(config.scheduling.scheduler_names),
+            self.metrics,
+            max_pending=config.scheduling.max_pending_executors,
+        )
         app = web.Application(client_max_size=MAX_REVIEW_BYTES)
 
         async def mutate(request: web.Request) -> web.Response:
