@@ -8,7 +8,7 @@ child that holds nothing counts as such, so that it need not wait for its sister
 
 With children's shares cut down alike, a parent's holding is that smallest share times the sum of the children's
 ``directions``: their holdings scaled to a dominant share of their weight. Those sums change only with the charges, and
-are kept as integers (scaled by ``2**40``), so that nothing depends on the order of changes.
+are kept as integers (scaled by ``2**60``), so that nothing depends on the order of changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from muster.queueing.config import Policy
 from muster.queueing.tree import QueueTree
 from muster.queueing.usage import QueueAccount
 
-_ONE = 2**40
+_ONE = 2**60
 _DIGITS = 12
 """Shares that differ only beyond these decimals are equal: ties are decided by age, not by the last bit of a float."""
 

@@ -1,8 +1,9 @@
 """Who stands where: the waiting applications of one node pool, as the tree of queues that they wait in.
 
 A ``Line`` is a list of applications in the order of their leaf; a ``Fork`` is a queue with children, or a ``fair`` leaf
-with a line per user. What stands first in a fork's order is decided by ``rank``; it is worked out when asked for, and
-kept until something below it changes.
+with a line per user. A queue under which all are ``fifo``, or all ``priority``, and no descendant has a guarantee is one
+line: as a single leaf it would have the same order. What stands first in a fork is decided by ``Ranks.rank``;
+the order is worked out when asked for, and kept until something below changes.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ application; its weighted share; that application; the child). Keys differ, so t
 
 
 class Line:
-    """Applications one behind the other."""
+    """Applications one behind the other: of a leaf, of one user of a ``fair`` leaf, of a queue that is one line."""
 
     __slots__ = ("items", "name", "parent", "shared", "user")
 
-    def __init__(self, name: str, parent: Fork, user: str) -> None:
+    def __init__(self, name: str, parent: Fork, user: str = "") -> None:
         self.name = name
         self.parent = parent
         self.user = user
@@ -69,14 +70,15 @@ class Line:
 class Fork:
     """Lines or further forks, of which one goes first."""
 
-    __slots__ = ("children", "lowest", "name", "order", "parent", "scaled", "stale", "users")
+    __slots__ = ("by_priority", "children", "lowest", "name", "order", "parent", "scaled", "stale", "users")
 
-    def __init__(self, name: str, parent: Fork | None, *, users: bool = False, scaled: bool = False) -> None:
+    def __init__(self, name: str, parent: Fork | None, policy: Policy, *, users: bool = False) -> None:
         self.name = name
         self.parent = parent
         self.users = users
         """Its children are the users of one leaf."""
-        self.scaled = scaled
+        self.by_priority = policy is Policy.PRIORITY
+        self.scaled = policy is Policy.FAIR and not users and parent is not None
         """Its share depends on the lowest one among its children (``Shares.share``)."""
         self.children: dict[str, Place] = {}
         self.stale = True
@@ -125,7 +127,8 @@ class Standing:
 
     def __init__(self, tree: QueueTree) -> None:
         self._tree = tree
-        self.root = Fork(ROOT, None)
+        self._lines = {leaf: _line_of(tree, leaf) for leaf in tree.leaves}
+        self.root = Fork(ROOT, None, tree.config(ROOT).policy)
         self.entries: list[Entry] = []
         """Everybody by age, also those whose queue is no leaf of the tree."""
         self._places: dict[str, Place] = {ROOT: self.root}
@@ -163,28 +166,27 @@ class Standing:
         return (-entry.priority if by_priority else 0, entry.created, entry.key, entry)
 
     def _line(self, entry: Entry) -> Line:
-        *above, leaf = self._tree.path(entry.queue)
+        name = self._lines[entry.queue]
         fork = self.root
-        for name in above:
-            fork = self._fork(fork, name)
-        if self._tree.config(leaf).policy is not Policy.FAIR:
-            line = fork.children.get(leaf)
+        for above in self._tree.path(name)[:-1]:
+            fork = self._fork(fork, above)
+        if self._tree.config(name).policy is not Policy.FAIR:
+            line = fork.children.get(name)
             if line is None:
-                line = fork.children[leaf] = self._places[leaf] = Line(leaf, fork, "")
+                line = fork.children[name] = self._places[name] = Line(name, fork)
         else:
-            fork = self._fork(fork, leaf)
+            fork = self._fork(fork, name)
             line = fork.children.get(entry.user)
             if line is None:
-                line = fork.children[entry.user] = Line(leaf, fork, entry.user)
+                line = fork.children[entry.user] = Line(name, fork, entry.user)
         assert isinstance(line, Line)
         return line
 
     def _fork(self, parent: Fork, name: str) -> Fork:
         fork = parent.children.get(name)
         if fork is None:
-            users = self._tree.leaf(name)
-            scaled = not users and self._tree.config(name).policy is Policy.FAIR
-            fork = parent.children[name] = self._places[name] = Fork(name, parent, users=users, scaled=scaled)
+            fork = Fork(name, parent, self._tree.config(name).policy, users=self._tree.leaf(name))
+            parent.children[name] = self._places[name] = fork
         assert isinstance(fork, Fork)
         return fork
 
@@ -201,6 +203,20 @@ class Standing:
             del self._places[place.name]
         if not parent.children:
             self._leave(parent)
+
+
+def _line_of(tree: QueueTree, leaf: str) -> str:
+    """The highest queue above a leaf that is one line, or the leaf itself."""
+    path = tree.path(leaf)
+    return next((name for name in path if _is_line(tree, name)), leaf)
+
+
+def _is_line(tree: QueueTree, name: str) -> bool:
+    policy = tree.config(name).policy
+    return policy is not Policy.FAIR and all(
+        tree.config(child).policy is policy and not tree.config(child).guaranteed.amounts and _is_line(tree, child)
+        for child in tree.children(name)
+    )
 
 
 def put_in_order(fork: Fork, ranks: Ranks) -> None:
@@ -222,8 +238,12 @@ def put_in_order(fork: Fork, ranks: Ranks) -> None:
 
 
 def lowest_share(order: Sequence[Ranked]) -> float:
-    """The smallest weighted share among the children in this order; 0 when there are none."""
-    return min((ranked[4] for ranked in order), default=0.0)
+    """The smallest weighted share among the children of a ``fair`` fork, given as a heap; 0 when there are none."""
+    if not order:
+        return 0.0
+    if order[0][0]:  # nobody below its guarantee: the first has the least
+        return order[0][4]
+    return min(ranked[4] for ranked in order)
 
 
 def _spoil(fork: Fork | None) -> None:

@@ -27,11 +27,11 @@ class Turns:
         self._ranks = ranks
         self._waiting = waiting
         self._refresh = refresh
-        self._root = self._begin_in(root, None)
+        self._root = _ForkTurn(self._in_order(root), None)
         self._line: _LineTurn | None = None
         """Where the application stands that was handed out last and not answered."""
-        self._closed_users: set[tuple[str, str]] = set()
-        self._closed_groups: set[tuple[str, str]] = set()
+        self._closed: set[tuple[str, str, str]] = set()
+        """("queue", queue, ""), ("user", queue, user), ("group", queue, group): skipped when their turn comes."""
 
     def next(self) -> str | None:
         """Key of the next application to try; ``None`` when the round is over. Not answering is passing."""
@@ -40,12 +40,13 @@ class Turns:
         while self._root.heap:
             turn: _Turn = self._root
             while isinstance(turn, _ForkTurn) and turn.heap:
-                turn = self._turn_of(turn, turn.heap[0][6])
+                child = turn.heap[0][6]
+                turn = turn.turns.get(child) or self._begin(child, turn)
             if isinstance(turn, _ForkTurn) or turn.position == len(turn.items):
-                self._climb(turn, moved=False)  # all who waited there have left
+                self._climb(turn, None, moved=False)  # all who waited there have left
                 continue
             entry = turn.items[turn.position][3]
-            if entry.key in self._waiting and not self._is_closed(entry):
+            if entry.key in self._waiting and not (self._closed and self._is_closed(entry)):
                 self._line = turn
                 return entry.key
             self._go_on(turn, moved=False)
@@ -66,31 +67,28 @@ class Turns:
 
     def close(self, queue: str) -> None:
         """Nobody else at or below this queue in this round."""
-        parent, turn = self._root, None
+        parent = self._root
         for name in self._tree.path(queue):
-            if turn is not None:
+            child = parent.child(name)
+            if child is None:
+                return
+            if isinstance(child, Line) and name != queue:
+                self._closed.add(("queue", queue, ""))
+                return
+            turn = parent.turns.get(child) or self._begin(child, parent)
+            if name == queue:
+                self._take_away(turn)
+            else:
                 assert isinstance(turn, _ForkTurn)
                 parent = turn
-            place = parent.child(name)
-            if place is None:
-                return
-            turn = self._turn_of(parent, place)
-        if turn is None:
-            return
-        if self._line is not None and queue in self._tree.path(self._line.line.name):
-            self._line = None
-        parent.remove(turn.place)
-        if parent.place.scaled:
-            parent.lowest = lowest_share(parent.heap)
-        self._climb(parent, moved=True)
 
     def close_user(self, queue: str, user: str) -> None:
         """Nobody else of this user at or below this queue in this round."""
-        self._closed_users.add((queue, user))
+        self._closed.add(("user", queue, user))
 
     def close_group(self, queue: str, group: str) -> None:
         """Nobody else who counts for this group (``QueueTree.group_of``) at or below this queue in this round."""
-        self._closed_groups.add((queue, group))
+        self._closed.add(("group", queue, group))
 
     def _answered(self, key: str) -> _LineTurn | None:
         """The place of the application handed out last; ``None`` when it has been closed since."""
@@ -100,67 +98,85 @@ class Turns:
         return line
 
     def _is_closed(self, entry: Entry) -> bool:
-        if not self._closed_users and not self._closed_groups:
-            return False
-        group = self._tree.group_of(entry.queue, entry.groups) if self._closed_groups else ""
+        group = self._tree.group_of(entry.queue, entry.groups)
         return any(
-            (queue, entry.user) in self._closed_users or (queue, group) in self._closed_groups
+            ("queue", queue, "") in self._closed
+            or ("user", queue, entry.user) in self._closed
+            or ("group", queue, group) in self._closed
             for queue in self._tree.path(entry.queue)
         )
 
     def _go_on(self, line: _LineTurn, *, moved: bool) -> None:
         """Behind the application that stands first in this line."""
         self._line = None
-        line.position += 1
-        self._climb(line, moved=moved)
+        line.position = position = line.position + 1
+        self._climb(line, line.items[position] if position < len(line.items) else None, moved=moved)
 
-    def _climb(self, turn: _Turn, *, moved: bool) -> None:
-        """Put this place, and those above it, where they stand now among their sisters; ``moved``: shares changed."""
+    def _take_away(self, turn: _Turn) -> None:
+        at: _Turn | None = self._line
+        while at is not None:
+            if at is turn:
+                self._line = None
+            at = at.parent
+        self._climb(turn, None, moved=True)
+
+    def _climb(self, turn: _Turn, first: Item | None, *, moved: bool) -> None:
+        """Put a place, whose first is another one now, and all above it where they stand now among their sisters.
+
+        ``moved``: what they hold has changed as well; else most of a rank stays as it was.
+        """
+        rank = self._ranks.rank
+        changed = moved
         while (parent := turn.parent) is not None:
-            first = turn.first()
-            if first is None:
-                parent.remove(turn.place)
-                moved = True
+            heap, place = parent.heap, turn.place
+            top = heap[0]
+            if top[6] is not place:  # something was closed, which brought another to the top
+                index = next(index for index, ranked in enumerate(heap) if ranked[6] is place)
+                if first is None:
+                    del heap[index]
+                else:
+                    heap[index] = rank(parent.place, place, turn.lowest, first)
+                heapify(heap)
+            elif first is None:
+                heappop(heap)
+            elif changed or parent.place.by_priority:
+                heapreplace(heap, rank(parent.place, place, turn.lowest, first))
             else:
-                parent.replace(self._ranks.rank(parent.place, turn.place, turn.lowest, first))
-            if moved and parent.place.scaled:
-                parent.lowest = lowest_share(parent.heap)
+                heapreplace(heap, (top[0], top[1], first[1], first[2], top[4], first, place))
+            changed = moved
+            if parent.place.scaled:
+                lowest = lowest_share(heap)
+                if lowest != parent.lowest:
+                    parent.lowest = lowest
+                    changed = True
+            first = heap[0][5] if heap else None
             turn = parent
 
-    def _turn_of(self, parent: _ForkTurn, child: Place) -> _Turn:
-        turn = parent.turns.get(id(child))
-        if turn is None:
-            turn = self._begin_in(child, parent) if isinstance(child, Fork) else _LineTurn(child, parent)
-            parent.turns[id(child)] = turn
+    def _begin(self, child: Place, parent: _ForkTurn) -> _Turn:
+        turn = _LineTurn(child, parent) if isinstance(child, Line) else _ForkTurn(self._in_order(child), parent)
+        parent.turns[child] = turn
         return turn
 
-    def _begin_in(self, fork: Fork, parent: _ForkTurn | None) -> _ForkTurn:
+    def _in_order(self, fork: Fork) -> Fork:
         if fork.stale:
             self._refresh()
             put_in_order(fork, self._ranks)
-        return _ForkTurn(fork, parent)
+        return fork
 
 
 class _LineTurn:
     """How far a round has got in a line."""
 
-    __slots__ = ("items", "line", "parent", "position")
+    __slots__ = ("items", "parent", "place", "position")
 
     lowest = 0.0
 
     def __init__(self, line: Line, parent: _ForkTurn) -> None:
         line.shared = True
-        self.line = line
+        self.place = line
         self.parent = parent
         self.items = line.items
         self.position = 0
-
-    @property
-    def place(self) -> Place:
-        return self.line
-
-    def first(self) -> Item | None:
-        return self.items[self.position] if self.position < len(self.items) else None
 
 
 class _ForkTurn:
@@ -173,35 +189,11 @@ class _ForkTurn:
         self.parent = parent
         self.heap: list[Ranked] = fork.order.copy()
         self.lowest = fork.lowest
-        self.turns: dict[int, _Turn] = {}
-
-    def first(self) -> Item | None:
-        return self.heap[0][5] if self.heap else None
+        self.turns: dict[Place, _Turn] = {}
 
     def child(self, name: str) -> Place | None:
         """The child of this name in which somebody is left."""
         return next((ranked[6] for ranked in self.heap if ranked[6].name == name), None)
-
-    def replace(self, ranked: Ranked) -> None:
-        """A child stands anew."""
-        heap = self.heap
-        if heap[0][6] is ranked[6]:
-            heapreplace(heap, ranked)
-        else:
-            heap[self._index(ranked[6])] = ranked
-            heapify(heap)
-
-    def remove(self, child: Place) -> None:
-        """Nobody is left in a child."""
-        heap = self.heap
-        if heap[0][6] is child:
-            heappop(heap)
-        else:
-            del heap[self._index(child)]
-            heapify(heap)
-
-    def _index(self, child: Place) -> int:
-        return next(index for index, ranked in enumerate(self.heap) if ranked[6] is child)
 
 
 _Turn = _LineTurn | _ForkTurn
