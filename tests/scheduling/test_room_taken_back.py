@@ -241,6 +241,23 @@ def test_an_extra_that_the_minimum_needs_meanwhile_is_not_given_away(cluster: Cl
     assert sum(lender.slots().values()) == 1
 
 
+def test_room_is_lent_first_to_the_application_that_has_least_above_its_minimum(cluster: Cluster) -> None:
+    """The rich one asked first and has more; what becomes free goes to the poor one until they are even."""
+    cluster.with_nodes(2)
+    filler = cluster.submit(static(3).named("filler")).expect_started()
+    filler.start_executors(3)
+    rich = cluster.submit(dynamic(0).named("rich")).expect_started()
+    rich.start_executors(3)
+    poor = cluster.submit(dynamic(0).named("poor")).expect_started()
+    asked = [*rich.start_executors(3), *poor.start_executors(3)]
+    assert all(pod.gated for pod in asked)
+
+    filler.end()
+    filler.collect()
+
+    assert (rich.status.running, poor.status.running) == (3, 3)
+
+
 def test_it_can_be_switched_off(clusters: Clusters) -> None:
     cluster = clusters(pressure=PressureConfig(enabled=False))
     lender_fills(cluster)

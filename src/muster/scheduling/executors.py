@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from muster.cluster.constraints import pool_of
-from muster.scheduling import gangs, occupancy
+from muster.cluster.resources import Resources
+from muster.queueing.preemption import dominant_share
+from muster.scheduling import gangs, lending, occupancy
 from muster.scheduling.decisions import Place
-from muster.scheduling.model import Application, Mode, Phase, Placement, Pod, PodShape, Role
+from muster.scheduling.model import Application, ApplicationKey, Mode, Phase, Placement, Pod, PodShape, Role
 from muster.scheduling.plans import pick_row
-from muster.scheduling.records import GANG_PROFILE, Gang, PodRecord
+from muster.scheduling.records import GANG_PROFILE, NOTHING, Gang, PodRecord
 from muster.scheduling.state import State
 
 
@@ -166,10 +168,10 @@ def find_room(state: State, gang: Gang, pod: Pod) -> Room:
 
 
 def release_held(state: State, some: Iterable[Gang]) -> None:
-    """Release held executors, oldest first, as far as there is room."""
+    """Release held executors in fair order, as far as there is room."""
     if state.config.asked:
         return
-    for gang, record in _oldest_first(some):
+    for gang, record in _fair_order(state, some):
         room = find_room(state, gang, record.pod)
         if not room.node:
             continue
@@ -180,24 +182,35 @@ def release_held(state: State, some: Iterable[Gang]) -> None:
         state.tell(gang, f"{record.pod.name} released to {room.node}{' as an extra' if room.extra else ''}")
 
 
-def _oldest_first(some: Iterable[Gang]) -> Iterator[tuple[Gang, PodRecord]]:
-    """Held executors by creation over all gangs; after one that cannot be placed, its gang and profile are done."""
-    lines: dict[tuple[str, int], list[PodRecord]] = {}
-    by_key = {gang.key: gang for gang in some}
-    for gang in by_key.values():
-        for record in gang.held.values():
-            if record.waits:
-                lines.setdefault((gang.key, record.pod.profile), []).append(record)
-    for line in lines.values():
-        line.sort(key=PodRecord.turn, reverse=True)
-    heads = [(line[-1].turn(), name) for name, line in lines.items()]
+def _fair_order(state: State, some: Iterable[Gang]) -> Iterator[tuple[Gang, PodRecord]]:
+    """Held executors: those of the application that has least above its minimum first, of one application the oldest.
+
+    After one that cannot be placed, its application and profile are done.
+    """
+    lines = {
+        gang.key: sorted((one for one in gang.held.values() if one.waits), key=PodRecord.turn, reverse=True)
+        for gang in some
+    }
+    total = lending.total_of(state) if len(lines) > 1 else NOTHING
+    heads = [(_lent(state, key, line[-1], total), line[-1].turn(), key) for key, line in lines.items() if line]
     heapq.heapify(heads)
     while heads:
-        _, name = heapq.heappop(heads)
-        record = lines[name].pop()
-        yield by_key[name[0]], record
-        if record.promised and lines[name]:
-            heapq.heappush(heads, (lines[name][-1].turn(), name))
+        _, _, key = heapq.heappop(heads)
+        line = lines[key]
+        record = line.pop()
+        yield state.gangs[key], record
+        if not record.promised:
+            line = lines[key] = [one for one in line if one.pod.profile != record.pod.profile]
+        if line:
+            heapq.heappush(heads, (_lent(state, key, line[-1], total), line[-1].turn(), key))
+
+
+def _lent(state: State, key: ApplicationKey, record: PodRecord, total: Resources) -> float:
+    """The dominant share of what an application has above its minimum; below 0 while it lacks part of that."""
+    gang = state.gangs[key]
+    if gang.unfilled or gang.owed:
+        return -1.0
+    return dominant_share(record.pod.requests.times(gang.extras), total)
 
 
 def _slot(state: State, gang: Gang, pod: Pod) -> Room | None:
