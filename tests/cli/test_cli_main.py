@@ -16,7 +16,19 @@ import yaml
 from muster.cli import main as entry
 from muster.cli.main import build_parser, main
 
-COMMANDS = ("gangs", "why", "history", "serve", "manifests", "withdraw", "devcluster", "demo", "bench", "version")
+COMMANDS = (
+    "gangs",
+    "queues",
+    "why",
+    "history",
+    "serve",
+    "manifests",
+    "withdraw",
+    "devcluster",
+    "demo",
+    "bench",
+    "version",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from muster.control.queue_documents import QueueDocumentError, read_queues
-from muster.control.queues import check_documents, config_of
+from muster.control.queues import check_together, config_of
 from muster.kube.resources import PreemptionPolicy, QueuePolicy
 from muster.queueing.rules import Rule
 from muster.queueing.tree import QueueTree
@@ -73,8 +73,8 @@ def test_an_empty_file_is_no_mistake(text: str) -> None:
 
 
 def test_the_examples_make_a_sound_tree() -> None:
+    assert check_together({"examples": EXAMPLES.read_text()}) == 4
     documents = read_queues(EXAMPLES.read_text(), "examples")
-    check_documents(documents, "examples")
     tree = QueueTree(config_of(name, spec) for name, spec in documents.queues.items())
     assert set(tree.leaves) == {"analytics", "etl", "default"}
 
@@ -87,7 +87,7 @@ def test_manifests_are_read_as_kubectl_prints_them() -> None:
 
 def problems(text: str) -> list[str]:
     with pytest.raises(QueueDocumentError) as caught:
-        check_documents(read_queues(text, "queues.yaml"), "queues.yaml")
+        check_together({"queues.yaml": text})
     return list(caught.value.problems)
 
 
@@ -183,3 +183,12 @@ queues:
 def test_a_huge_value_is_not_repeated_in_full() -> None:
     [told] = problems(f"queues: [{{name: a, policy: {'x' * 100_000}}}]")
     assert len(told) < 250
+
+
+def test_files_that_belong_together_may_name_each_others_queues() -> None:
+    base = "queues: [{name: company, max: {cpu: 10}}]"
+    team = "queues: [{name: team, parent: company}]"
+    assert check_together({"base.yaml": base, "team.yaml": team}) == 2
+    with pytest.raises(QueueDocumentError) as caught:
+        check_together({"base.yaml": base, "again.yaml": base})
+    assert caught.value.problems == ("again.yaml: queue company: is in base.yaml too",)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from muster.cli import bench, devcluster, gangs, history, manifests, serve, why, withdraw
+from muster.cli import bench, devcluster, gangs, history, manifests, queues, serve, why, withdraw
 from muster.cli.arguments import Failure, Formatter, Usage, example
 from muster.cli.demo import command as demo
 
 _DEBUG_HELP = "show the traceback of a failure"
-_COMMANDS = (gangs, why, history, serve, manifests, withdraw, devcluster, demo, bench)
+_COMMANDS = (gangs, queues, why, history, serve, manifests, withdraw, devcluster, demo, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from muster.cluster.quantity import QuantityError
 from muster.cluster.resources import Resources
-from muster.control.queue_documents import QueueDocumentError, QueueDocuments
+from muster.control.queue_documents import QueueDocumentError, read_queues
 from muster.kube.resources import Quantities, QueueSpec
 from muster.queueing.config import (
     Limit,
@@ -99,13 +99,34 @@ def accept(wanted: Configs, problems: Mapping[str, str], previous: Configs) -> A
             return Acceptance(kept, told)
 
 
-def check_documents(documents: QueueDocuments, source: str) -> None:
-    """Whether they make a sound tree by themselves. Raises ``QueueDocumentError`` with everything that is wrong."""
-    configs, problems = configs_of(documents.queues)
-    found = accept(configs, problems, {}).problems
-    own = {name: problem for name, problem in found.items() if problem != _follows(documents.queues[name].parent)}
-    if own:
-        raise QueueDocumentError(f"{source}: queue {name}: {problem}" for name, problem in sorted(own.items()))
+def check_together(texts: Mapping[str, str]) -> int:
+    """How many queues these documents (text by source) have; they belong together.
+
+    Raises:
+        QueueDocumentError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    sources: dict[str, str] = {}
+    specs: dict[str, QueueSpec] = {}
+    for source, text in texts.items():
+        try:
+            documents = read_queues(text, source)
+        except QueueDocumentError as error:
+            problems += error.problems
+            continue
+        problems += [f"{source}: queue {name}: is in {sources[name]} too" for name in documents.queues if name in specs]
+        specs |= documents.queues
+        sources |= dict.fromkeys(documents.queues, source)
+    if not problems:  # else queues may be missing that others need
+        found = accept(*configs_of(specs), {}).problems
+        problems = [
+            f"{sources[name]}: queue {name}: {problem}"
+            for name, problem in sorted(found.items())
+            if problem != _follows(specs[name].parent)
+        ]
+    if problems:
+        raise QueueDocumentError(problems)
+    return len(specs)
 
 
 def _keep_parents(kept: dict[str, QueueConfig], previous: Configs) -> None:
