@@ -125,6 +125,7 @@ def written(cluster: Cluster) -> dict[str, object]:
     Who was answered above the minimum and is not bound yet is known to nobody else, and has to be asked about again.
     """
     cluster.ask(cluster.driver("probe", minimum=0, maximum=0, cpu=1000))
+    cluster.filter.catch_up(len(cluster.pods))
     living = {key: app for key, app in cluster.filter.view.known.applications.items() if app.driver is not None}
     return {
         key: (

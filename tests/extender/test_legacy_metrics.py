@@ -16,8 +16,9 @@ from tests.extender.spark_objects import DATA
 DOCUMENT = (DATA.parents[2] / "docs" / "migrating-from-palantir.md").read_text()
 
 
-def scraped(registry: CollectorRegistry) -> list[str]:
-    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+def scraped(registry: CollectorRegistry, metrics: LegacyMetrics) -> list[str]:
+    text = generate_latest(registry) + metrics.render()
+    return [line for line in text.decode().splitlines() if not line.startswith("#")]
 
 
 def test_a_metric_is_scraped_under_its_name_with_its_tags() -> None:
@@ -28,7 +29,7 @@ def test_a_metric_is_scraped_under_its_name_with_its_tags() -> None:
     metrics.observe("wait.time", 3e9, "executor", "", "batch")
     metrics.set("softreservation.count", 3)
     metrics.set("resource.usage.nvidia.com/gpu", 2, "node-1", "batch")
-    lines = scraped(registry)
+    lines = scraped(registry, metrics)
     prefix = "foundry_spark_scheduler_"
     assert (
         f'{prefix}requests_total{{instance_group="batch_medium",outcome="failure-fit",sparkrole="driver"}} 1.0' in lines
@@ -47,10 +48,17 @@ def test_a_metric_is_scraped_under_its_name_with_its_tags() -> None:
 def test_gauges_forget_what_is_not_told_of_any_more() -> None:
     registry = CollectorRegistry()
     metrics = LegacyMetrics(registry)
-    metrics.replace("resource.usage.cpu", [(("n1", "batch"), 1), (("n2", "batch"), 2)])
-    metrics.replace("resource.usage.cpu", [(("n2", "batch"), 3)])
-    usage = [line for line in scraped(registry) if "resource_usage_cpu" in line]
-    assert usage == ['foundry_spark_scheduler_resource_usage_cpu{instance_group="batch",nodename="n2"} 3.0']
+    name, roles = "pod.lifecycle.count", ("driver", "executor")
+    metrics.replace(name, [(("batch", role, "ready"), 1) for role in roles])
+    metrics.replace(name, [(("batch", "driver", "ready"), 3)])
+    metrics.set("resource.usage.cpu", 1, "n1", "batch")
+    metrics.set("resource.usage.cpu", 2, "n2", "batch")
+    metrics.drop("resource.usage.cpu", "n1", "batch")
+    told = [line for line in scraped(registry, metrics) if "lifecycle_count" in line or "resource_usage_cpu" in line]
+    assert told == [
+        'foundry_spark_scheduler_pod_lifecycle_count{instance_group="batch",lifecycle="ready",sparkrole="driver"} 3.0',
+        'foundry_spark_scheduler_resource_usage_cpu{instance_group="batch",nodename="n2"} 2.0',
+    ]
 
 
 def test_unknown_metrics_and_missing_tags_are_mistakes() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from muster.control.extender.pod_lifecycle import Stage, StageKey, percentile, stage_times, stuck_pods
-from muster.kube.objects import Pod
+from muster.control.extender.pod_lifecycle import Stage, StageKey, Start, percentile, stage_times, start_of, stuck_pods
 from muster.kube.timestamps import format_time
 from tests.extender.spark_objects import cases, driver_pod
 
@@ -16,7 +15,7 @@ NOW = 1_681_992_000.0
 CONDITIONS = {"scheduled": "PodScheduled", "initialized": "Initialized", "ready": "Ready"}
 
 
-def pod(role: str = "driver", **moments: float) -> Pod:
+def start(role: str = "driver", **moments: float) -> Start:
     conditions = [
         {"type": CONDITIONS[name], "status": "True", "lastTransitionTime": format_time(NOW + seconds)}
         for name, seconds in moments.items()
@@ -24,14 +23,15 @@ def pod(role: str = "driver", **moments: float) -> Pod:
     ]
     metadata = {"labels": {"spark-role": role}, "creationTimestamp": format_time(NOW + moments["created"])}
     selector = {"resource_channel": CASE["instance_group"]}
-    return driver_pod(
+    pod = driver_pod(
         metadata=metadata, spec={"affinity": None, "nodeSelector": selector}, status={"conditions": conditions}
     )
+    return start_of(pod, "resource_channel")
 
 
 def test_the_recorded_queue() -> None:
-    pods = [pod(**each) for each in CASE["pods"]]
-    times = stage_times(pods, NOW + CASE["now"], "resource_channel")
+    starts = [start(**each) for each in CASE["pods"]]
+    times = stage_times(starts, NOW + CASE["now"])
     expected: dict[str, dict[str, Any]] = CASE["expected"]
     assert {f"{key.role}/{key.stage}": {"max_s": one.maximum, "count": one.count} for key, one in times.items()} == (
         expected
@@ -41,14 +41,18 @@ def test_the_recorded_queue() -> None:
 
 def test_transitions_count_for_a_minute() -> None:
     key = StageKey(CASE["instance_group"], "driver", Stage.QUEUED)
-    one = pod(created=-90, scheduled=-60)
-    assert stage_times([one], NOW, "resource_channel")[key].maximum == 30
-    assert key not in stage_times([one], NOW + 1, "resource_channel")
+    one = start(created=-90, scheduled=-60)
+    assert stage_times([one], NOW)[key].maximum == 30
+    assert key not in stage_times([one], NOW + 1)
 
 
 def test_a_pod_is_stuck_after_half_a_day_in_one_stage() -> None:
-    pods = [pod(created=-43_200), pod(created=-50_000, scheduled=-43_000), pod(created=-99_999, scheduled=-99_000)]
-    assert [(each.stage, each.seconds) for each in stuck_pods(pods, NOW)] == [
+    starts = [
+        start(created=-43_200),
+        start(created=-50_000, scheduled=-43_000),
+        start(created=-99_999, scheduled=-99_000),
+    ]
+    assert [(each.stage, each.seconds) for each in stuck_pods(starts, NOW)] == [
         (Stage.QUEUED, 43_200),
         (Stage.INITIALIZING, 99_000),
     ]

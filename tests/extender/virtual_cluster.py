@@ -277,6 +277,7 @@ class Cluster:
         while self.at < until:
             self.at = min(until, self.at + 1.0)
             self.filter.tick()
+            self.filter.catch_up(len(self.pods))
 
     def ask(self, pod: Pod, offered: Sequence[str] | None = None) -> Answer:
         """kube-scheduler's call; without ``offered`` all nodes pass its own filters."""

@@ -110,7 +110,10 @@ class ClusterView:
         if application is None:
             return
         self._asked.discard(pod_id)
-        self.touched[application.key] = None
+        if application.key in self.known.applications:
+            self.touched[application.key] = None
+        else:
+            self.touched.pop(application.key, None)
         self._settled(pod_id)
         self._succeed(application)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 
 import msgspec
 
@@ -32,6 +33,9 @@ from muster.scheduling.model import Choice, Phase, Role
 
 IDLE = 15.0
 """Seconds without a call after which another replica may have been asked: the usual lease of a kube-scheduler."""
+
+CATCH_UP = 8
+"""Applications that are caught up with before a call is answered. The others have to wait for a quiet moment."""
 
 NOT_READY = "the state of the cluster is still being read"
 NO_APPLICATION_ID = "the pod has no label spark-app-id; set it to one id on the driver and its executors"
@@ -117,17 +121,24 @@ class Filter:
     def tick(self) -> None:
         """Time has passed."""
         self.view.tick()
-        if not self.is_idle:
-            self.catch_up()
         self._nudges.look(self._clock() - self._last_call, self.view.changes, self._may_go)
 
-    def catch_up(self) -> None:
-        """Bring the reservations of all applications in line to which something happened."""
-        touched, self.view.touched = self.view.touched, {}
-        for key in touched:
-            application = self.view.known.applications.get(key)
-            if application is not None:
-                self._reservations.write(application)
+    def catch_up(self, limit: int) -> bool:
+        """Bring the reservations of up to so many applications in line to which something happened; whether there are
+        more. Nothing is done while others may have been asked.
+        """
+        if self.is_idle:
+            return False
+        touched = self.view.touched
+        for key in list(islice(touched, limit)):
+            self._catch_up_with(key)
+        return bool(touched)
+
+    def _catch_up_with(self, key: model.ApplicationKey) -> None:
+        self.view.touched.pop(key, None)
+        application = self.view.known.applications.get(key)
+        if application is not None:
+            self._reservations.write(application)
 
     def answer(self, args: ExtenderArgs) -> Answer:
         """Where the pod goes: one of the offered nodes, or none and why."""
@@ -141,7 +152,7 @@ class Filter:
                 self._reconcile()
         self._last_call = self._clock()
         with self._timed("softreservation.compaction.time"):
-            self.catch_up()
+            self.catch_up(CATCH_UP)
         answer = self._answer(pod, args.node_names)
         if answer.outcome in _MAY_CHANGE:
             self._nudges.answered((pod.metadata.namespace, pod.metadata.name), bool(answer.node), self.view.changes)
@@ -160,6 +171,7 @@ class Filter:
         application = self.view.pod_asked(pod)
         if application is None:
             return Answer(Outcome.FAILURE_INTERNAL, message=wrapped(outcomes.ALREADY_BOUND, outcomes.NO_RESERVATION))
+        self._catch_up_with(application.key)
         answer = (self._driver if role is Role.DRIVER else self._executor)(application, pod, offered)
         if answer.node and answer.node not in offered:  # an error to kube-scheduler; of a pod that is bound already
             return Answer(Outcome.FAILURE_INTERNAL, message=f"the pod is on node {answer.node} already")
@@ -281,8 +293,7 @@ class Filter:
 
     def _reconcile(self) -> None:
         """Another replica may have been asked meanwhile. Its writes were followed; what they left open is done now."""
-        self._announce("starting reconciliation", {"appCount": len(self.view.known.applications)})
-        self.view.touched |= dict.fromkeys(self.view.known.applications)
+        self._announce("starting reconciliation", {"appCount": len(self.view.touched)})
         self._demands.sweep(self._waits)
 
     def _decided(self, decisions: list[Decision]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import mean, median
+from statistics import fmean, median
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Observations:
         self._label = label
         self._traffic: dict[str, tuple[int, float, float]] = {}
         """Per instance group: gangs so far, mean pairs in different zones, mean pairs."""
-        self._first_binds: list[float] = []
+        self._first_binds: deque[float] = deque(maxlen=_KEPT)
         self._waits: dict[tuple[str, str], Wait] = {}
 
     @contextmanager
@@ -107,10 +107,14 @@ class Observations:
         if not created:
             return
         seconds = max(0.0, now - parse_time(created))
-        self._first_binds = [*self._first_binds[-_KEPT + 1 :], seconds * NANOSECONDS]
+        self._first_binds.append(seconds * NANOSECONDS)
         self._metrics.observe("reservations.timetofirstbind", self._first_binds[-1])
-        self._metrics.set("reservations.timetofirstbind.mean", mean(self._first_binds))
-        self._metrics.set("reservations.timetofirstbind.median", median(self._first_binds))
+
+    def refresh(self) -> None:
+        """Means and medians: too much to do for each call."""
+        if self._first_binds:
+            self._metrics.set("reservations.timetofirstbind.mean", fmean(self._first_binds))
+            self._metrics.set("reservations.timetofirstbind.median", median(self._first_binds))
 
     # What pods wait for
 

@@ -55,41 +55,67 @@ class StageTimes(msgspec.Struct, frozen=True):
     p50: float
 
 
+class Start(msgspec.Struct, frozen=True):
+    """How far a pod has come."""
+
+    namespace: str
+    name: str
+    instance_group: str
+    role: str
+    stages: tuple[tuple[Stage, float, float | None], ...]
+    """The stages it has entered: when it did, and when it left (``None``: it has not)."""
+
+
 class Stuck(msgspec.Struct, frozen=True):
-    pod: Pod
+    start: Start
     stage: Stage
     seconds: float
 
 
-def stage_times(pods: Iterable[Pod], now: float, label: str) -> dict[StageKey, StageTimes]:
-    """Every series that has something to tell. ``label``: the node label of instance groups."""
-    times: dict[StageKey, list[float]] = defaultdict(list)
-    counts: dict[StageKey, int] = defaultdict(int)
-    for pod in pods:
-        role = pod.metadata.labels.get(names.SPARK_ROLE_LABEL, "")
-        group = instance_group(pod.spec, label) or ""
-        for stage, begun, ended in stages(pod):
-            key = StageKey(group, role, stage)
+def start_of(pod: Pod, label: str) -> Start:
+    """``label``: the node label of instance groups."""
+    metadata = pod.metadata
+    return Start(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        instance_group=instance_group(pod.spec, label) or "",
+        role=metadata.labels.get(names.SPARK_ROLE_LABEL, ""),
+        stages=tuple(_stages(pod)),
+    )
+
+
+def is_starting(start: Start, now: float) -> bool:
+    """Whether it is not ready yet, or became so within the last minute."""
+    _, _, ended = start.stages[-1]
+    return ended is None or now - ended <= DECAY
+
+
+def stage_times(starts: Iterable[Start], now: float) -> dict[StageKey, StageTimes]:
+    """Every series that has something to tell."""
+    times: dict[tuple[str, str, Stage], list[float]] = defaultdict(list)
+    counts: dict[tuple[str, str, Stage], int] = defaultdict(int)
+    for start in starts:
+        for stage, begun, ended in start.stages:
+            key = (start.instance_group, start.role, stage)
             if ended is None:
                 counts[key] += 1
                 times[key].append(now - begun)
             elif now - ended <= DECAY:
                 times[key].append(ended - begun)
-    return {key: _summary(counts[key], sorted(seconds)) for key, seconds in times.items()}
+    return {StageKey(*key): _summary(counts[key], sorted(seconds)) for key, seconds in times.items()}
 
 
-def stuck_pods(pods: Iterable[Pod], now: float) -> list[Stuck]:
+def stuck_pods(starts: Iterable[Start], now: float) -> list[Stuck]:
     """Pods that have been in one stage for twelve hours or more."""
     return [
-        Stuck(pod, stage, now - begun)
-        for pod in pods
-        for stage, begun, ended in stages(pod)
+        Stuck(start, stage, now - begun)
+        for start in starts
+        for stage, begun, ended in start.stages
         if ended is None and now - begun >= STUCK
     ]
 
 
-def stages(pod: Pod) -> Iterator[tuple[Stage, float, float | None]]:
-    """The stages a pod has entered: when it did, and when it left (``None``: it has not)."""
+def _stages(pod: Pod) -> Iterator[tuple[Stage, float, float | None]]:
     begun = created_at(pod)
     for stage, condition in _CONDITIONS.items():
         text = condition_time(pod, condition)

@@ -247,7 +247,7 @@ class Picture:
 
 
 class _Left:
-    """Free slots for which no room is kept. Those of executors that are over are ``dead``: taken only where that is said."""
+    """Free slots for which no room is kept. Those of executors that are over are ``dead``: taken only where said."""
 
     def __init__(self) -> None:
         self.dead = 0

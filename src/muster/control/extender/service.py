@@ -26,7 +26,7 @@ from muster.control.extender.capacity import exceeds
 from muster.control.extender.configuration import Install, Loaded, scheduler_config
 from muster.control.extender.demands import DEMANDS, Demand, DemandPhase, ours_under_their_status
 from muster.control.extender.facts import is_scheduled_by_us, is_spark
-from muster.control.extender.filter import Answer, Filter
+from muster.control.extender.filter import CATCH_UP, Answer, Filter
 from muster.control.extender.legacy_metrics import LegacyMetrics
 from muster.control.extender.messages import ExtenderArgs
 from muster.control.extender.object_states import Key
@@ -79,6 +79,7 @@ class ExtenderService:
         self._events = EventRecorder(client, "spark-scheduler", identity)
         self._observed = Observations(self._legacy, config.packer, self._label)
         self._starting = gauges.StartingPods(self._label)
+        self._usage = gauges.NodeUsage(self._legacy, self._label)
         self._certificates = CertificateFiles(Path(install.server.cert_file), Path(install.server.key_file))
         retries = install.async_client_config.max_retry_count
         self.reservations: WriteBack[ResourceReservation] = WriteBack(
@@ -139,7 +140,7 @@ class ExtenderService:
         app = extender_app(server.context_path, self.ask, needs_client_certificate=server.require_client_certificates)
         shared = server.management_port in (0, server.port)
         status = app if shared else web.Application()
-        add_status(status, self.why_not_ready, self._install.health_checks.shared_secret, self._metrics.render)
+        add_status(status, self.why_not_ready, self._install.health_checks.shared_secret, self._render)
         async with listening(app, server.address or None, server.port, tls) as port:
             self.port = self.management_port = port
             if shared:
@@ -376,54 +377,71 @@ class ExtenderService:
             if waits is not None:
                 await waits
 
-    def _tick(self) -> None:
+    async def _tick(self) -> None:
         self.filter.tick()
+        more = self.filter.catch_up(CATCH_UP)
+        while more:
+            await asyncio.sleep(0)
+            more = self.filter.catch_up(CATCH_UP)
 
-    def _refresh(self) -> None:
+    async def _refresh(self) -> None:
         view = self.filter.view
-        gauges.refresh_reservations(self._legacy, self.reservations, view.scheduler.table, self._label)
-        gauges.refresh_soft(self._legacy, view.known)
+        for _ in self._usage.refresh(self.reservations, view.scheduler.table):
+            await asyncio.sleep(0)
+        for _ in gauges.refresh_soft(self._legacy, view.known):
+            await asyncio.sleep(0)
         for name, store in (("resourcereservation", self.reservations), ("demand", self.demands)):
             pending = store.pending()
             gauges.refresh_store(self._legacy, name, len(store), len(store) - sum(pending.values()), pending)
-        starting = self._starting.refresh(self._legacy, self._clock())
-        for stuck in stuck_pods(starting, self._clock()):
+        self._observed.refresh()
+        now = self._clock()
+        for stuck in stuck_pods(self._starting.refresh(self._legacy, now), now):
             _log.warning(
                 "found stuck pod",
-                podNamespace=stuck.pod.metadata.namespace,
-                podName=stuck.pod.metadata.name,
+                podNamespace=stuck.start.namespace,
+                podName=stuck.start.name,
                 lifecycle=stuck.stage.value,
                 seconds=round(stuck.seconds),
             )
 
+    def _render(self) -> bytes:
+        return self._metrics.render() + self._legacy.render()
+
     async def mark(self) -> None:
-        """Mark drivers that wait for long as larger than the cluster, or not."""
+        """Mark drivers that wait for long as larger than the cluster, or not; one after the other."""
         view = self.filter.view
         table, packer = view.scheduler.table, self._packer
+        now, timeout = self._clock(), self._install.unschedulable_after
         drivers = [driver for each in view.known.applications.values() for driver in each.drivers.values()]
 
         def too_large(driver: k.Pod) -> bool:
             return exceeds(view.size_of(driver), table, packer)
 
-        found = marker.scan(drivers, self._clock(), self._install.unschedulable_after, too_large)
-        for driver, error in found.unreadable:
-            _log.warning("driver not marked", podName=driver.metadata.name, error=str(error))
-        for mark in found.marks:
-            metadata = mark.pod.metadata
-            if mark.condition.status == "True":
-                _log.info("Marking pod as exceeds capacity", podName=metadata.name, podNamespace=metadata.namespace)
-            try:
-                await self._client.patch(
-                    PODS,
-                    metadata.name,
-                    mark.patch,
-                    metadata.namespace,
-                    patch_type=PatchType.STRATEGIC,
-                    subresource="status",
-                )
-            except ApiError as error:
-                if not error.not_found:
-                    _log.warning("driver not marked", podName=metadata.name, error=str(error))
+        for driver in drivers:
+            if marker.is_overdue(driver, now, timeout):
+                found = marker.scan((driver,), now, timeout, too_large)
+                for _, error in found.unreadable:
+                    _log.warning("driver not marked", podName=driver.metadata.name, error=str(error))
+                for mark in found.marks:
+                    await self._put(mark)
+                await asyncio.sleep(0)
+
+    async def _put(self, mark: marker.Mark) -> None:
+        metadata = mark.pod.metadata
+        if mark.condition.status == "True":
+            _log.info("Marking pod as exceeds capacity", podName=metadata.name, podNamespace=metadata.namespace)
+        try:
+            await self._client.patch(
+                PODS,
+                metadata.name,
+                mark.patch,
+                metadata.namespace,
+                patch_type=PatchType.STRATEGIC,
+                subresource="status",
+            )
+        except ApiError as error:
+            if not error.not_found:
+                _log.warning("driver not marked", podName=metadata.name, error=str(error))
 
     async def _check_certificates(self) -> None:
         try:
