@@ -362,5 +362,5 @@ def test_a_row_that_cannot_be_kept_is_refused_with_its_batch_only(store: Store) 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
-    with pytest.raises(StoreError, match="history.db cannot be opened"):
+    with pytest.raises(StoreError, match=r"history\.db cannot be opened"):
         opened(tmp_path / "a" / "history.db")

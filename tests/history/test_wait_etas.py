@@ -49,7 +49,9 @@ def test_nothing_is_said_when_it_depends_on_what_nobody_knows() -> None:
     assert wait_eta(NOW, 1, [], [], 2).expected is None, "more than there is"
 
 
-@pytest.mark.parametrize(("running", "ahead", "room"), [([Holder(NOW, -1)], [], 1), ([], [Waiter(-1)], 1), ([], [], -1)])
+@pytest.mark.parametrize(
+    ("running", "ahead", "room"), [([Holder(NOW, -1)], [], 1), ([], [Waiter(-1)], 1), ([], [], -1)]
+)
 def test_negative_room_is_refused(running: list[Holder], ahead: list[Waiter], room: int) -> None:
     with pytest.raises(ValueError, match="room must not be negative"):
         wait_eta(NOW, 0, running, ahead, room)

@@ -86,20 +86,23 @@ class Archive:
             await asyncio.wait([self._working])
 
     async def close(self, timeout: float) -> None:
-        """Write what waits, for ``timeout`` seconds at most."""
+        """Write what waits and close the file, for ``timeout`` seconds at most."""
         if self._retry is not None:
             self._retry.cancel()
         if self._applications or self._samples:
             self._work()
         try:
-            await asyncio.wait_for(self.settled(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.settled()
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._close_store)
         except TimeoutError:
             self._notice(f"{self.path}: stopped before {len(self._applications)} applications were written")
+        for task in (self._retry, self._working):
+            if task is not None:
+                task.cancel()
         if self._working is not None:
-            self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
-        self._thread.submit(self._close_store)
-        self._thread.shutdown(wait=False, cancel_futures=False)
+        self._thread.shutdown(wait=False)
 
     def _hand_over(self, pending: list[T], one: T) -> None:
         if len(self._applications) + len(self._samples) >= MOST_PENDING:
