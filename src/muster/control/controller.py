@@ -18,7 +18,10 @@ from muster.control.config import ServeConfig
 from muster.control.discovery import Discovery, Finding
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
+from muster.control.queue_feed import QueueFeed
+from muster.control.queues import Configs
 from muster.control.recording import Recording
+from muster.control.routing import Routes
 from muster.control.writer import ApiWriter, GatedPods
 from muster.kube import kinds
 from muster.kube import list_watch as lw
@@ -34,12 +37,13 @@ from muster.scheduling.events import (
     NodeSeen,
     PodGone,
     PodSeen,
+    QueuesChanged,
     ReservationRestored,
     Synced,
     TimePassed,
 )
 from muster.scheduling.explaining import Explanation
-from muster.scheduling.model import ApplicationKey, GangStatus, Mode, Phase, Placement, Pod, PodRef, Role
+from muster.scheduling.model import Application, ApplicationKey, GangStatus, Mode, Phase, Placement, Pod, PodRef, Role
 from muster.scheduling.scheduler import Scheduler
 
 _log = structlog.get_logger("muster.controller")
@@ -62,6 +66,7 @@ class Controller:
         gated: GatedPods,
         metrics: Metrics,
         clock: Callable[[], float],
+        queues: QueueFeed,
         recording: Recording | None = None,
     ) -> None:
         self._config = config
@@ -73,6 +78,8 @@ class Controller:
         self._gated = gated
         self._metrics = metrics
         self._clock = clock
+        self._queues = queues
+        self._routes = Routes()
         self._recording = recording
         self._scheduler_names = frozenset(config.scheduling.scheduler_names)
         self._sized: set[ApplicationKey] = set()
@@ -88,11 +95,12 @@ class Controller:
     async def run(self) -> None:
         """Until cancelled. Lists first, then decides."""
         restored = await self._client.list(GANGS)
-        listed = {"nodes": asyncio.Event(), "pods": asyncio.Event()}
+        listed = {"nodes": asyncio.Event(), "pods": asyncio.Event(), "queues": asyncio.Event()}
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow_nodes(listed["nodes"]))
                 tasks.create_task(self._follow_pods(listed["pods"]))
+                tasks.create_task(self._queues.run(self._queues_changed, listed["queues"]))
                 for event in listed.values():
                     await event.wait()
                 self._restore(restored)
@@ -178,25 +186,37 @@ class Controller:
         elif seen.application not in self._sized:
             self._discover(pod, seen.application)
 
+    def _queues_changed(self, queues: Configs) -> None:
+        self._handle(QueuesChanged(self._clock(), tuple(queues[name] for name in sorted(queues))))
+        for application in self._routes.rerouted(self._queues.rules):
+            self._tell_found(application)
+
     def _discover(self, driver: k.Pod, key: ApplicationKey) -> None:
         self._sized.add(key)
+        self._routes.seen(key, driver)
         self._discovery.start(driver, key, self._found)
 
     def _forget(self, key: ApplicationKey) -> None:
         """The driver has ended: nothing is to be found out about it any more."""
         self._sized.discard(key)
+        self._routes.settled(key)
         self._discovery.cancel(key)
 
     def _found(self, finding: Finding) -> None:
-        now = self._clock()
         if isinstance(finding, ApplicationInvalid):
+            self._routes.settled(finding.key)
             self._handle(finding)
-        else:
-            if self._recording is not None:
-                finding = self._recording.estimated(finding)
-                self._recording.found(now, finding)
-            self._outbox.found(finding)
-            self._handle(ApplicationFound(now, finding))
+            return
+        if self._recording is not None:
+            finding = self._recording.estimated(finding)
+        self._tell_found(self._routes.found(finding, self._queues.rules))
+
+    def _tell_found(self, application: Application) -> None:
+        now = self._clock()
+        if self._recording is not None:
+            self._recording.found(now, application)
+        self._outbox.found(application)
+        self._handle(ApplicationFound(now, application))
 
     def _restore(self, restored: list[Gang]) -> None:
         """Tell the scheduler what earlier leaders had reserved, for drivers that are still there.
@@ -223,9 +243,9 @@ class Controller:
             self._outbox.restored(application, reservation.revision if reservation else -1)
             now = self._clock()
             if reservation is None:
-                if self._recording is not None:
-                    self._recording.found(now, application)
-                self._handle(ApplicationFound(now, application))
+                if driver is not None:
+                    self._routes.seen(key, driver)
+                self._tell_found(self._routes.found(application, self._queues.rules))
             else:
                 if self._recording is not None:
                     self._recording.restored(now, application, reservation)
@@ -313,6 +333,8 @@ class Controller:
             self._waiting[key] = status.found
         else:
             self._waiting.pop(key, None)
+        if status.phase is not Phase.PENDING:
+            self._routes.settled(key)
         if finished:
             self._observed.pop(key, None)
         else:

@@ -168,7 +168,10 @@ class Outbox:
 
     def found(self, application: Application) -> None:
         """Remember the application a later status is for."""
-        self._lane(application.key).application = application
+        lane = self._lane(application.key)
+        if lane.created and lane.reserve is None and lane.application != application:
+            lane.created = False  # it waits in another queue now: its Gang has to say so
+        lane.application = application
 
     def push(self, decision: Decision) -> None:
         """Take over one decision; returns at once."""

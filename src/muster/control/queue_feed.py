@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from muster.control.metrics import Metrics
+from muster.control.queue_documents import QueueDocuments
 from muster.control.queue_file import QueueFile
 from muster.control.queues import Acceptance, Configs, merge
 from muster.kube import list_watch as lw
@@ -22,41 +23,34 @@ SETTLE = 0.2
 
 
 class QueueFeed:
-    """``changed`` is called with the accepted queues and the rules: with those of the start, then at each change."""
-
-    def __init__(
-        self,
-        client: Client,
-        file: QueueFile | None,
-        metrics: Metrics,
-        changed: Callable[[Configs, tuple[Rule, ...]], None],
-    ) -> None:
+    def __init__(self, client: Client, file: QueueFile | None, metrics: Metrics) -> None:
         self._client = client
         self._file = file
         self._metrics = metrics
-        self._changed = changed
         self.objects: dict[str, Queue] = {}
         """Every ``Queue`` of the API, by name."""
         self.acceptance = Acceptance()
-        self._rules: tuple[Rule, ...] = ()
+        self.rules: tuple[Rule, ...] = ()
         self._dirty = asyncio.Event()
 
-    async def run(self, listed: asyncio.Event) -> None:
-        """Until cancelled. ``listed`` is set when the queues of the start have been told."""
+    async def run(self, changed: Callable[[Configs], None], listed: asyncio.Event) -> None:
+        """Until cancelled. ``changed`` is called with the accepted queues, those of the start and at each change of
+        them or of the rules; ``listed`` is set after the first time."""
         stop_listening = self._file.listen(self._dirty.set) if self._file is not None else lambda: None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(listed))
+                tasks.create_task(self._watch(changed, listed))
                 await listed.wait()
                 while True:
                     await self._dirty.wait()
                     await asyncio.sleep(SETTLE)
                     self._dirty.clear()
-                    self._consider()
+                    if self._consider():
+                        changed(self.acceptance.queues)
         finally:
             stop_listening()
 
-    async def _watch(self, listed: asyncio.Event) -> None:
+    async def _watch(self, changed: Callable[[Configs], None], listed: asyncio.Event) -> None:
         def sink(event: lw.WatchedEvent[Queue]) -> None:
             match event:
                 case lw.Added(queue) | lw.Modified(queue):
@@ -70,26 +64,28 @@ class QueueFeed:
                 case lw.Synced():
                     if not listed.is_set():
                         self._dirty.clear()
-                        self._consider(first=True)
+                        self._consider()
+                        changed(self.acceptance.queues)
                         listed.set()
 
         await lw.ListWatch(self._client, QUEUES, notice=_notice).run(sink)
 
-    def _consider(self, *, first: bool = False) -> None:
-        """Put both sources together, tell what is new, and say what is wrong: each mistake once."""
-        before, rules = self.acceptance, self._rules
-        documents = self._file.documents if self._file is not None else None
+    def _consider(self) -> bool:
+        """Put both sources together and say what is wrong, each mistake once. Whether anything in force is new."""
+        before, rules = self.acceptance, self.rules
+        documents = self._file.documents if self._file is not None else QueueDocuments()
         objects = {name: queue.spec for name, queue in self.objects.items()}
-        self.acceptance = merge(documents.queues if documents else {}, objects, before.queues)
-        self._rules = documents.rules if documents else ()
+        self.acceptance = merge(documents.queues, objects, before.queues)
+        self.rules = documents.rules
         for name, problem in sorted(self.acceptance.problems.items()):
             if before.problems.get(name) != problem:
                 _log.error("queue not accepted", queue=name, problem=problem, stays=name in self.acceptance.queues)
         sound = not self.acceptance.problems and (self._file is None or self._file.ok)
         self._metrics.queues_config_ok.set(int(sound))
-        if first or self.acceptance.queues != before.queues or self._rules != rules:
-            _log.info("queues", queues=len(self.acceptance.queues), rules=len(self._rules))
-            self._changed(self.acceptance.queues, self._rules)
+        new = self.acceptance.queues != before.queues or self.rules != rules
+        if new:
+            _log.info("queues", queues=len(self.acceptance.queues), rules=len(self.rules))
+        return new
 
 
 def _notice(error: Exception) -> None:

@@ -24,6 +24,8 @@ from muster.control.listening import listening
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
+from muster.control.queue_feed import QueueFeed
+from muster.control.queue_file import QueueFile
 from muster.control.recording import Recording
 from muster.control.registration import WebhookRegistration
 from muster.control.settings import certificate_lifetimes, scheduler_config
@@ -85,6 +87,7 @@ class Service:
         # checked before anything is started: a bad packer name must end the start, not the first gang
         self._scheduler_config = scheduler_config(config.scheduling)
         self._certificates = _certificates(config, client)
+        self._queue_file = QueueFile(Path(config.queues.file)) if config.queues.file else None
 
     def stop(self) -> None:
         """Begin a graceful stop."""
@@ -115,7 +118,8 @@ class Service:
             self.place,
             frozenset(config.scheduling.scheduler_names),
             self.metrics,
-            max_pending=config.scheduling.max_pending_executors,
+            frozenset(config.queues.trusted),
+            config.scheduling.max_pending_executors,
         )
         app = web.Application(client_max_size=MAX_REVIEW_BYTES)
 
@@ -145,6 +149,9 @@ class Service:
                 asyncio.create_task(self._lead(), name="lead"),
                 asyncio.create_task(registration.keep(self._certificates), name="webhook"),
             ]
+            if self._queue_file is not None:
+                interval = parse_duration(config.queues.check_interval)
+                tasks.append(asyncio.create_task(self._queue_file.follow(interval), name="queues.yaml"))
             stop = asyncio.create_task(self._stopping.wait(), name="stop")
             try:
                 done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -226,19 +233,31 @@ class Service:
             self.metrics.outbox_retries.inc,
         )
         scheduling = self._config.scheduling
+        feed = QueueFeed(self._client, self._queue_file, self.metrics)
         discovery = Discovery(
             self._client,
             clock,
             timeout=parse_duration(self._config.sizes.config_map_timeout),
             pool_label=scheduling.pool_label,
             scheduler_names=frozenset(scheduling.scheduler_names),
+            rules=lambda: feed.rules,
         )
         scheduler = Scheduler(self._scheduler_config)
         recording = None
         if self.history is not None:
             recording = Recording(self.history, scheduler.table, scheduler.story, scheduling.pool_label)
         self.controller = Controller(
-            self._config, self._client, scheduler, writer, outbox, discovery, gated, self.metrics, clock, recording
+            self._config,
+            self._client,
+            scheduler,
+            writer,
+            outbox,
+            discovery,
+            gated,
+            self.metrics,
+            clock,
+            feed,
+            recording,
         )
         await self.controller.run()
 

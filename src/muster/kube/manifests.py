@@ -179,6 +179,9 @@ def _cluster_role() -> Manifest:
         # reservations: read at the start of a term, then written; those of client mode have no driver pod to go with
         _rule(GROUP, ["gangs"], ["list", "create", "patch", "delete"]),
         _rule(GROUP, ["gangs/status"], ["patch"]),
+        # who may have what; how much of it they have, and whether what is written there makes sense
+        _rule(GROUP, ["queues"], ["list", "watch"]),
+        _rule(GROUP, ["queues/status"], ["patch"]),
         # the CA bundle is written into the one that is installed; it is never created, so an uninstalled one stays away
         _rule("admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["get", "patch"], [NAME]),
     ]

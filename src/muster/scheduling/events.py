@@ -73,7 +73,7 @@ class LossesKnown(msgspec.Struct, frozen=True, tag=True):
 
 
 class QueuesChanged(msgspec.Struct, frozen=True, tag=True):
-    """The queues are these from now on, those that are not named are none; told before ``Synced``, and when they change.
+    """The queues are these from now on, those that are not named are none; told before ``Synced``, and at each change.
 
     They make a sound tree (``queueing.tree.QueueTree``).
     """
