@@ -157,8 +157,8 @@ def test_an_admission_review_is_answered_in_its_own_words():
         "kind": "AdmissionReview",
         "request": {"uid": "u", "namespace": "spark", "operation": "CREATE", "dryRun": False, "object": DRIVER},
     }
-    review = msgspec.json.decode(json.dumps(asked), type=AdmissionReview)
-    assert msgspec.json.decode(review.request.object, type=Pod).metadata.labels["spark-role"] == "driver"
+    review = msgspec.json.decode(json.dumps(asked), type=AdmissionReview[Pod])
+    assert review.request.object.metadata.labels["spark-role"] == "driver"
     answer = AdmissionAnswer(AdmissionResponse("u", True, patch=b"[]", patch_type="JSONPatch"))
     assert msgspec.json.decode(msgspec.json.encode(answer)) == {
         "apiVersion": "admission.k8s.io/v1",

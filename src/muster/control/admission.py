@@ -26,9 +26,11 @@ _log = structlog.get_logger("muster.admission")
 MAX_REVIEW_BYTES = 4 * 2**20
 """A pod may have 1.5 MiB in etcd; a review carries it once on CREATE."""
 
+_JSON = {"Content-Type": "application/json"}
+
 JsonPatch = list[dict[str, Any]]
-_decode_review = msgspec.json.Decoder(k.AdmissionReview).decode
-_decode_pod = msgspec.json.Decoder(k.Pod).decode
+PodRequest = k.AdmissionRequest[k.Pod]
+_decode_review = msgspec.json.Decoder(k.AdmissionReview[k.Pod]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,7 +59,7 @@ class Admission:
         self._trusted = trusted
         self._max_pending = max_pending
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """``POST /mutate``."""
         try:
             body = await request.read()
@@ -69,7 +71,7 @@ class Admission:
         except BadReview as error:
             self._metrics.bad_reviews.inc()
             return _refuse(str(error))
-        return web.Response(body=answer, content_type="application/json")
+        return web.Response(body=answer, headers=_JSON)
 
     def review(self, body: bytes) -> bytes:
         """The answer to one ``AdmissionReview`` (admission.k8s.io/v1). Raises ``BadReview``."""
@@ -86,8 +88,7 @@ class Admission:
         elif self._concerns(request, pod) and not request.dry_run:  # which must take no slot
             placement = self._place(pod_from(pod, request.namespace, self._scheduler_names))
             answer, patch = placement.mode.value, place_executor(pod, placement)
-        self._metrics.admissions.labels(role.value, answer).inc()
-        self._metrics.admission_seconds.labels(role.value).observe(time.perf_counter() - begun)
+        self._metrics.reviewed(role, answer, time.perf_counter() - begun)
         response = k.AdmissionResponse(
             uid=request.uid,
             allowed=True,
@@ -96,7 +97,7 @@ class Admission:
         )
         return _encode(k.AdmissionAnswer(response))
 
-    def _concerns(self, request: k.AdmissionRequest, pod: k.Pod) -> bool:
+    def _concerns(self, request: PodRequest, pod: k.Pod) -> bool:
         """A pod being created, ours, without a node (of its maker's choice or from us) and without an answer of ours.
 
         A review is repeated when other admission plugins change a pod after us; kube-apiserver itself does so with
@@ -105,7 +106,7 @@ class Admission:
         """
         return self._is_new(request, pod) and not is_gated(pod) and not pod.spec.node_name and not _is_pinned(pod)
 
-    def _is_new(self, request: k.AdmissionRequest, pod: k.Pod) -> bool:
+    def _is_new(self, request: PodRequest, pod: k.Pod) -> bool:
         """A pod of ours that is being created."""
         return (
             request.operation == "CREATE"
@@ -115,23 +116,18 @@ class Admission:
         )
 
 
-def decode_review(body: bytes) -> tuple[k.AdmissionRequest, k.Pod]:
+def decode_review(body: bytes) -> tuple[PodRequest, k.Pod]:
     """The request and the pod in it. Raises ``BadReview`` that says what is wrong."""
     try:
         review = _decode_review(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadReview(f"expected an AdmissionReview of admission.k8s.io/v1: {error}") from None
+        raise BadReview(f"expected an AdmissionReview of admission.k8s.io/v1 with a pod: {error}") from None
     if review.kind != "AdmissionReview" or review.api_version != "admission.k8s.io/v1":
         raise BadReview(
             "expected an AdmissionReview of admission.k8s.io/v1, "
             f"found kind {review.kind[:60]!r} of {review.api_version[:60]!r}"
         )
-    try:
-        return review.request, _decode_pod(review.request.object) if bytes(
-            review.request.object
-        ) != b"null" else k.Pod()
-    except msgspec.MsgspecError as error:
-        raise BadReview(f"request.object is no pod: {error}") from None
+    return review.request, review.request.object or k.Pod()
 
 
 def place_executor(pod: k.Pod, placement: Placement) -> JsonPatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from muster.scheduling.model import (
 from muster.spark.names import APPLICATION_ANNOTATION
 
 _RESERVED_NOTHING = Reservation("", 0, "", ())
+_PHASES = frozenset(Phase)
 
 
 class BadGang(ValueError):
@@ -160,7 +162,7 @@ def reservation_from(gang: r.Gang) -> Reservation | None:
 def status_from(gang: r.Gang) -> GangStatus | None:
     """The status written last; ``None`` when none was, or by a version with other phases."""
     status = gang.status
-    if status.phase not in set(Phase):
+    if status.phase not in _PHASES:
         return None
     return GangStatus(
         phase=Phase(status.phase),
@@ -197,7 +199,13 @@ def _pod_shape(shape: r.Shape) -> PodShape:
         terms=None if shape.terms is None else tuple(_term_from(term) for term in shape.terms),
         tolerations=tuple(Toleration(t.key, t.operator or "Equal", t.value, t.effect) for t in shape.tolerations),
     )
-    return PodShape(Resources.parse(shape.requests), constraints)
+    return PodShape(_resources(tuple(shape.requests.items())), constraints)
+
+
+@lru_cache(1024)
+def _resources(requests: tuple[tuple[str, str], ...]) -> Resources:
+    """Applications have sizes in common: a restart reads thousands of them."""
+    return Resources.parse(dict(requests))
 
 
 def _term(term: Term) -> k.NodeSelectorTerm:

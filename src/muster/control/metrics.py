@@ -101,15 +101,26 @@ class Metrics:
             "muster_gc_pause_seconds", "Pauses of Python's cyclic garbage collector", buckets=_FAST, registry=r
         )
         self._gc_started = 0.0
+        self._reviewed: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._event_seconds: dict[str, Histogram] = {}
         self._decisions: dict[str, Counter] = {}
         info = Gauge("muster_build_info", "1; the version is in the label", ["version"], registry=r)
         info.labels(version("spark-muster")).set(1)
 
+    def reviewed(self, role: str, answer: str, seconds: float) -> None:
+        """One admission review was answered."""
+        of_kind = self._reviewed.get((role, answer))
+        if of_kind is None:  # looking labels up costs more than observing
+            of_kind = self.admissions.labels(role, answer), self.admission_seconds.labels(role)
+            self._reviewed[role, answer] = of_kind
+        count, took = of_kind
+        count.inc()
+        took.observe(seconds)
+
     def event_handled(self, event: str, seconds: float) -> None:
         """One event went through the scheduler."""
         of_event = self._event_seconds.get(event)
-        if of_event is None:  # looking a label up costs more than observing
+        if of_event is None:
             of_event = self._event_seconds[event] = self.event_seconds.labels(event)
         of_event.observe(seconds)
 

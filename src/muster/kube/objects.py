@@ -92,6 +92,7 @@ class ResourceRequirements(KubeStruct, frozen=True):
 
 
 class ContainerPort(KubeStruct, frozen=True):
+    name: str = ""
     container_port: int = 0
     host_port: int = 0
     protocol: str = "TCP"
@@ -356,7 +357,7 @@ class UserInfo(KubeStruct, frozen=True):
     groups: tuple[str, ...] = ()
 
 
-class AdmissionRequest(KubeStruct, frozen=True):
+class AdmissionRequest(KubeStruct, Generic[T], frozen=True):
     uid: str
     kind: GroupVersionKind = GroupVersionKind()
     resource: GroupVersionResource = GroupVersionResource()
@@ -365,14 +366,15 @@ class AdmissionRequest(KubeStruct, frozen=True):
     namespace: str = ""
     operation: str = ""
     user_info: UserInfo = UserInfo()
-    object: msgspec.Raw = msgspec.Raw(b"null")
+    object: T | None = None
+    """``None`` on DELETE."""
     dry_run: bool | None = None
 
 
-class AdmissionReview(KubeStruct, frozen=True):
-    """``admission.k8s.io/v1`` as the API server asks; decode ``request.object`` with the type wanted."""
+class AdmissionReview(KubeStruct, Generic[T], frozen=True):
+    """``admission.k8s.io/v1`` as the API server asks about objects of one type."""
 
-    request: AdmissionRequest
+    request: AdmissionRequest[T]
     api_version: str = ""
     kind: str = ""
 

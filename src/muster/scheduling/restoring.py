@@ -112,12 +112,15 @@ def _unfilled(state: State, gang: Gang, durable: dict[str, int]) -> dict[str, in
     for record in gang.pods.values():
         if record.in_gang and left.get(record.room):
             left[record.room] -= 1
-    surplus = sum(left.values()) - max(0, gang.minimum - gang.placed_in_gang)
-    for node in sorted(left, key=lambda name: (_may_use(state, gang, name), name)):
-        dropped = min(left[node], max(0, surplus))
-        left[node] -= dropped
+    unfilled = {node: count for node, count in left.items() if count}
+    surplus = sum(unfilled.values()) - max(0, gang.minimum - gang.placed_in_gang)
+    if surplus <= 0:
+        return unfilled
+    for node in sorted(unfilled, key=lambda name: (_may_use(state, gang, name), name)):
+        dropped = min(unfilled[node], max(0, surplus))
+        unfilled[node] -= dropped
         surplus -= dropped
-    return {node: count for node, count in left.items() if count}
+    return {node: count for node, count in unfilled.items() if count}
 
 
 def _may_use(state: State, gang: Gang, node: str) -> bool:
