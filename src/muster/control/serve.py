@@ -20,7 +20,7 @@ from muster.control.clock import Clock
 from muster.control.config import ConfigError, ServeConfig, parse_duration
 from muster.control.controller import Controller
 from muster.control.discovery import Discovery
-from muster.control.listening import listening
+from muster.control.listening import listening, posts_to
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
@@ -121,18 +121,17 @@ class Service:
             frozenset(config.queues.trusted),
             config.scheduling.max_pending_executors,
         )
-        app = web.Application(client_max_size=MAX_REVIEW_BYTES)
 
-        async def mutate(request: web.Request) -> web.Response:
+        async def mutate(request: web.BaseRequest) -> web.Response:
             answer = await admission.handle(request)
             if self.stopping:
                 answer.force_close()  # API servers keep connections for long: the next one goes to another replica
             return answer
 
-        app.router.add_post("/mutate", mutate)
+        webhook = posts_to("/mutate", mutate, most_bytes=MAX_REVIEW_BYTES)
         async with (
             listening(management_app(self), config.management.host, config.management.port, None) as management_port,
-            listening(app, config.webhook.host, config.webhook.port, tls) as webhook_port,
+            listening(webhook, config.webhook.host, config.webhook.port, tls) as webhook_port,
         ):
             self.management_port, self.webhook_port = management_port, webhook_port
             _log.info(
