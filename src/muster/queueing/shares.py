@@ -21,8 +21,6 @@ from muster.queueing.tree import QueueTree
 from muster.queueing.usage import QueueAccount
 
 _ONE = 2**60
-_DIGITS = 12
-"""Shares that differ only beyond these decimals are equal: ties are decided by age, not by the last bit of a float."""
 
 
 class Shares:
@@ -60,12 +58,12 @@ class Shares:
     def share(self, queue: str, lowest: float) -> float:
         """Dominant share; ``lowest``: the smallest weighted share among the children of a ``fair`` parent."""
         own = self._own.get(queue, 0.0)
-        return round(own * lowest, _DIGITS) if queue in self._scaled else own
+        return own * lowest if queue in self._scaled else own
 
     def of(self, used: Mapping[str, int]) -> float:
         """The dominant share of any holding."""
         total = self._total
-        return round(max((held / total[name] for name, held in used.items() if name in total), default=0.0), _DIGITS)
+        return max((held / total[name] for name, held in used.items() if name in total), default=0.0)
 
     def _update(self, queue: str) -> None:
         """For a ``fair`` parent ``_own`` is what its share is times ``lowest``, for all others their share."""

@@ -1,8 +1,8 @@
 """Who stands where: the waiting applications of one node pool, as the tree of queues that they wait in.
 
-A ``Line`` is a list of applications in the order of their leaf; a ``Fork`` is a queue with children, or a ``fair`` leaf
-with a line per user. A queue under which all are ``fifo``, or all ``priority``, and no descendant has a guarantee is one
-line: as a single leaf it would have the same order. What stands first in a fork is decided by ``Ranks.rank``;
+A ``Line`` is a list of applications in the order of their leaf; a ``Fork`` is a queue with children, or a ``fair``
+leaf with a line per user. A queue under which all are ``fifo``, or all ``priority``, and no descendant has a guarantee
+is one line: as a single leaf it would have the same order. What stands first in a fork is decided by ``Ranks.rank``;
 the order is worked out when asked for, and kept until something below changes.
 """
 
@@ -17,6 +17,9 @@ from muster.queueing.config import Policy
 from muster.queueing.shares import Shares
 from muster.queueing.tree import ROOT, QueueTree
 from muster.queueing.usage import QueueAccount
+
+_DIGITS = 12
+"""Shares that differ only beyond these decimals are equal: ties are decided by age, not by the last bit of a float."""
 
 
 class Entry(msgspec.Struct, frozen=True, order=True):
@@ -108,7 +111,7 @@ class Ranks:
         if fork.users:
             account = self._accounts[name].users.get(entry.user)
             share = self._shares.of(account.used) if account is not None else 0.0
-            return (1, share, created, key, share, first, child)
+            return (1, round(share, _DIGITS), created, key, share, first, child)
         policy = self._policies[fork.name]
         share = self._shares.share(name, lowest) / self._weights[name]
         guaranteed = self._guaranteed[name]
@@ -118,7 +121,7 @@ class Ranks:
             if part < 1:
                 return (0, part, created, key, share, first, child)
         if policy is Policy.FAIR:
-            return (1, share, created, key, share, first, child)
+            return (1, round(share, _DIGITS), created, key, share, first, child)
         return (1, -entry.priority if policy is Policy.PRIORITY else 0, created, key, share, first, child)
 
 
