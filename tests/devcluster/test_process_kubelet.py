@@ -161,6 +161,14 @@ async def test_what_ignores_sigterm_is_killed_with_all_its_children(cluster: Dev
     assert session_members(session) == []
 
 
+async def test_whoever_deletes_a_pod_says_how_long_it_may_take(cluster: DevCluster) -> None:
+    manifest = pod("stubborn", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+    manifest["spec"]["terminationGracePeriodSeconds"] = 3600
+    await cluster.client.create(PODS, manifest, "default")
+    await until_logged(cluster, "stubborn", "up")
+    assert exit_code(await delete_and_see(cluster, "stubborn", grace_period_seconds=1)) == 137
+
+
 async def test_sparks_decommission_hook_sends_sigpwr_first(cluster: DevCluster) -> None:
     traps = "trap 'echo moving blocks; exit 0' PWR; trap 'echo terminated; exit 1' TERM"
     script = f"{traps}; echo up; while :; do sleep 0.05; done"

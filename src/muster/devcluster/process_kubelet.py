@@ -151,6 +151,9 @@ class ProcessKubelet:
             run = self._runs[pod.metadata.uid] = _PodRun()
             self._spawn(self._run(run, pod))
         if pod.metadata.deletion_timestamp is not None:
+            seconds = pod.metadata.deletion_grace_period_seconds
+            if seconds is not None:
+                run.grace = float(seconds)
             run.terminate.set()
 
     async def _run(self, run: _PodRun, pod: Pod) -> None:
@@ -211,8 +214,7 @@ class ProcessKubelet:
         try:
             await asyncio.wait((exits, terminate, force), return_when=asyncio.FIRST_COMPLETED)
             if not exits.done() and not force.done():
-                grace = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
-                await self._ask_to_end(pod, sessions, exits, force, grace)
+                await self._ask_to_end(pod, sessions, exits, force, run.grace)
             if not exits.done():
                 for each in sessions.values():
                     each.kill()
@@ -365,6 +367,8 @@ class _PodRun:
 
     def __init__(self) -> None:
         self.terminate = asyncio.Event()
+        self.grace = 30.0
+        """Seconds that whoever deleted the pod has given it."""
         self.force = asyncio.Event()
         """The object is gone: stop at once, report nothing."""
 
