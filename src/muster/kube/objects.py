@@ -40,6 +40,7 @@ class ObjectMeta(KubeStruct, frozen=True):
     finalizers: tuple[str, ...] = ()
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
 
 
 class ListMeta(KubeStruct, frozen=True):
