@@ -97,7 +97,7 @@ def agreed(seed: int, *, others: bool) -> tuple[dict[str, str], dict[str, str], 
         await asyncio.sleep(120)
         assert await store.drain(3600)
         memory = {each.metadata.name: each.spec for each in store}
-        known = {key: (entry.gone, entry.unanswered, entry.task) for key, entry in store._entries.items()}
+        known = {key: (entry.object.gone, entry.object.unanswered, entry.task) for key, entry in store._entries.items()}
         assert all(leftover == ({}, [], None) for leftover in known.values()), known
         return wanted, memory, {key[1]: value.spec for key, value in server.stored.items()}
 

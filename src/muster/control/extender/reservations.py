@@ -25,6 +25,10 @@ SPEC_ANNOTATION = f"{GROUP}/reservation-spec"
 """On v1beta1 objects: the whole v1beta2 spec as JSON, for the resources that v1beta1 has no field for."""
 
 _COUNTED = (CPU, MEMORY, GPU)
+_SMALL = 100
+"""Slots."""
+_PAUSE_PER_SLOT = 0.001
+"""Seconds."""
 
 
 class Slot(KubeStruct, frozen=True, omit_defaults=False):
@@ -105,6 +109,16 @@ def new_reservation(
         spec=ReservationSpec(slots),
         status=ReservationStatus({DRIVER_SLOT: driver.metadata.name}),
     )
+
+
+def pause_after(reservation: ResourceReservation) -> float:
+    """Seconds until it is written again.
+
+    A write costs as much as there are slots: it is sent, converted, stored and watched whole. So one of thousands of
+    slots is not written anew for each executor; until then the pods tell who is where.
+    """
+    slots = len(reservation.spec.reservations)
+    return slots * _PAUSE_PER_SLOT if slots > _SMALL else 0.0
 
 
 def owned_by(pod: Pod) -> OwnerReference:

@@ -33,7 +33,7 @@ from muster.control.extender.object_states import Key
 from muster.control.extender.observations import Observations
 from muster.control.extender.pod_lifecycle import stuck_pods
 from muster.control.extender.pods import application_id
-from muster.control.extender.reservations import RESOURCE_RESERVATIONS, ResourceReservation
+from muster.control.extender.reservations import RESOURCE_RESERVATIONS, ResourceReservation, pause_after
 from muster.control.extender.routes import add_status, extender_app
 from muster.control.extender.write_back import Happened, Verb, WriteBack
 from muster.control.listening import listening
@@ -88,6 +88,7 @@ class ExtenderService:
             changed=self._reservation_changed,
             happened=self._counting("resourcereservations"),
             max_retries=retries,
+            pause=pause_after,
         )
         self.demands: WriteBack[Demand] = WriteBack(
             client,
