@@ -11,7 +11,6 @@ from muster.queueing.config import (
     DEFAULT,
     EVERYBODY,
     Limit,
-    Maximum,
     Policy,
     QueueConfig,
     QueueConfigError,
@@ -201,9 +200,8 @@ def _check(config: QueueConfig) -> None:
     _at_least(name, "minRuntimeSeconds", config.min_runtime, 0)
     if not 1 <= config.driver_share <= 100:
         raise QueueConfigError(name, "driverShare", f"{config.driver_share} is not a percentage from 1 to 100")
-    for resource, amount in config.guaranteed.amounts:
-        _at_least(name, f"guaranteed: {resource}", amount, 0)
-    _check_maximum(name, "max", config.max)
+    _not_negative(name, "guaranteed", config.guaranteed.amounts)
+    _not_negative(name, "max", config.max.amounts)
     for index, limit in enumerate(config.limits):
         field = f"limits[{index}]"
         if not limit.users and not limit.groups:
@@ -211,7 +209,7 @@ def _check(config: QueueConfig) -> None:
         if not limit.max.amounts and limit.max_applications is None:
             raise QueueConfigError(name, field, "limits nothing; it needs max or maxApplications")
         _at_least(name, f"{field}.maxApplications", limit.max_applications, 1)
-        _check_maximum(name, f"{field}.max", limit.max)
+        _not_negative(name, f"{field}.max", limit.max.amounts)
     _check_names(name, "users", [limit.users for limit in config.limits])
     groups = [limit.groups for limit in config.limits]
     _check_names(name, "groups", groups)
@@ -233,9 +231,12 @@ def _check_names(queue: str, field: str, lists: Sequence[Sequence[str]]) -> None
                 )
 
 
-def _check_maximum(queue: str, field: str, most: Maximum) -> None:
-    for resource, amount in most.amounts:
-        _at_least(queue, f"{field}: {resource}", amount, 0)
+def _not_negative(queue: str, field: str, amounts: Iterable[tuple[str, int]]) -> None:
+    for resource, amount in amounts:
+        if amount < 0:
+            raise QueueConfigError(
+                queue, field, f"{resource}: {written(resource, amount)} is not allowed; the least is 0"
+            )
 
 
 def _at_least(queue: str, field: str, value: float | None, least: int) -> None:

@@ -83,7 +83,7 @@ class Turns:
                 parent = turn
 
     def close_user(self, queue: str, user: str) -> None:
-        """Nobody else of this user at or below this queue in this round."""
+        """Nobody else of this user at or below this queue in this round; they are skipped when their turn comes."""
         self._closed.add(("user", queue, user))
 
     def close_group(self, queue: str, group: str) -> None:
