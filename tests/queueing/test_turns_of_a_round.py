@@ -1,0 +1,139 @@
+"""One round: policies, closing, leaving, and a configuration that changes while applications wait and run."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.cluster.resources import Resources
+from muster.queueing.config import DEFAULT, Limit, Maximum, Policy, QueueConfig
+from muster.queueing.order import Queues
+from muster.queueing.standing import Entry
+from muster.queueing.tree import QueueTree
+from muster.queueing.usage import Charge
+from tests.queueing.round_of_turns import order_of
+
+TOTAL = Resources.of(cpu=100, memory=100)
+
+
+def queues_with(*configs: QueueConfig, waiting: str) -> Queues:
+    """``waiting``: "queue@created queue@created!priority …"; keys are "<queue><created>"."""
+    queues = Queues(QueueTree(configs))
+    for word in waiting.split():
+        queue, _, rest = word.partition("@")
+        created, _, priority = rest.partition("!")
+        queues.add(Entry(float(created), f"{queue}{created}", queue, priority=int(priority or 0)))
+    return queues
+
+
+def test_fifo_parent_goes_by_the_age_of_what_each_child_would_try_next() -> None:
+    parent, a = QueueConfig(name="p"), QueueConfig(name="a", parent="p", policy=Policy.PRIORITY)
+    queues = queues_with(parent, a, QueueConfig(name="b", parent="p"), waiting="a@1 a@4!9 b@2 b@3")
+
+    assert order_of(queues, TOTAL) == ["b2", "b3", "a4", "a1"]
+
+
+def test_priority_parent_goes_by_priority_then_age() -> None:
+    parent = QueueConfig(name="p", policy=Policy.PRIORITY)
+    children = [QueueConfig(name=name, parent="p", policy=Policy.PRIORITY) for name in ("a", "b")]
+    queues = queues_with(parent, *children, waiting="a@1 a@2!5 b@3!5 b@4!7")
+
+    assert order_of(queues, TOTAL) == ["b4", "a2", "b3", "a1"]
+
+
+def test_the_least_served_part_of_a_guarantee_goes_first_whatever_the_policy() -> None:
+    children = [
+        QueueConfig(name=name, parent="p", guaranteed=Resources.of(cpu=cpu)) for name, cpu in (("a", 10), ("b", 40))
+    ]
+    queues = queues_with(QueueConfig(name="p"), *children, QueueConfig(name="c", parent="p"), waiting="c@1 a@2 b@3")
+    queues.charge("running/a", Charge("a", used=Resources.of(cpu=5)))
+    queues.charge("running/b", Charge("b", used=Resources.of(cpu=10)))
+
+    assert order_of(queues, TOTAL) == ["b3", "a2", "c1"]
+
+    queues.charge("running/b", Charge("b", used=Resources.of(cpu=40)))
+
+    assert order_of(queues, TOTAL) == ["a2", "c1", "b3"]
+
+
+def test_closing_a_queue_leaves_the_others() -> None:
+    parent, children = QueueConfig(name="p"), [QueueConfig(name=name, parent="p") for name in ("a", "b")]
+    queues = queues_with(parent, *children, waiting="a@1 a@3 b@2 b@4 default@5")
+    turns = queues.turns("", TOTAL)
+
+    assert turns.next() == "a1"
+    turns.close("a")
+    assert turns.next() == "b2"
+    turns.close("p")
+    assert turns.next() == "default5"
+    assert turns.next() is None
+
+
+def test_closing_a_user_or_a_group_leaves_the_others() -> None:
+    one = Maximum.of(cpu=1)
+    limits = (Limit(groups=("dev",), max=one), Limit(groups=("*",), max=one))
+    queues = Queues(QueueTree([QueueConfig(name="etl", limits=limits), QueueConfig(name="nightly", parent="etl")]))
+    for number, (user, groups) in enumerate(
+        [("sue", ()), ("sue", ("dev",)), ("bob", ("dev",)), ("eve", ("ops",)), ("joe", ())]
+    ):
+        queues.add(Entry(float(number), f"app{number}", "nightly", user, groups))
+    turns = queues.turns("", TOTAL)
+
+    assert turns.next() == "app0"
+    turns.close_user("etl", "sue")
+    assert turns.next() == "app2"
+    turns.close_group("etl", "*")
+    assert turns.next() == "app4"
+    assert turns.next() is None
+
+
+def test_an_answer_about_somebody_else_is_a_mistake() -> None:
+    queues = queues_with(waiting="default@1 default@2")
+    turns = queues.turns("", TOTAL)
+    turns.next()
+
+    with pytest.raises(ValueError, match="default2 was not handed out last, default1 was"):
+        turns.passed("default2")
+
+
+def test_two_rounds_do_not_disturb_each_other() -> None:
+    queues = queues_with(QueueConfig(name="a"), waiting="a@1 a@2 default@3")
+    turns = queues.turns("", TOTAL)
+
+    assert turns.next() == "a1"
+    assert order_of(queues, TOTAL) == ["a1", "a2", "default3"]
+    assert queues.position("default3", TOTAL) == (3, ["a1", "a2"])
+    queues.discard("a2")
+    queues.add(Entry(0.0, "a0", "a"))
+    assert turns.next() == "default3"
+    assert order_of(queues, TOTAL) == ["a0", "a1", "default3"]
+
+
+def test_joining_anew_with_another_queue_moves_an_application() -> None:
+    queues = queues_with(QueueConfig(name="a"), waiting="a@1 a@2")
+
+    queues.add(Entry(1.0, "a1", DEFAULT, pool="spot"))
+
+    assert order_of(queues, TOTAL) == ["a2"]
+    assert order_of(queues, TOTAL, "spot") == ["a1"]
+    assert len(queues) == 2
+
+
+def test_whose_queue_vanishes_keeps_waiting_and_goes_on_when_it_is_back() -> None:
+    configs = (QueueConfig(name="a", max=Maximum.of(cpu=10)), QueueConfig(name="b"))
+    queues = queues_with(*configs, waiting="a@1 b@2")
+    queues.charge("running/a", Charge("a", used=Resources.of(cpu=10)))
+    asking = Charge("a", used=Resources.of(cpu=1))
+
+    queues.replace(QueueTree(configs[1:]))
+
+    assert queues.homeless() == ["a1", "running/a"]
+    assert [entry.key for entry in queues.waiting("")] == ["a1", "b2"]
+    assert order_of(queues, TOTAL) == ["b2"]
+    assert queues.position("a1", TOTAL) == (0, ())
+    assert queues.refusal(asking, asking.used, asking.driver, TOTAL, new=True) is None
+
+    queues.replace(QueueTree([*configs, QueueConfig(name="c", parent="b")]))
+
+    assert queues.homeless() == ["b2"], "b holds no applications now, its child does"
+    assert order_of(queues, TOTAL) == ["a1"]
+    assert queues.refusal(asking, asking.used, asking.driver, TOTAL, new=True) is not None
