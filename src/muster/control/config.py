@@ -86,6 +86,22 @@ class LabelPriority(_Section, frozen=True):
     values: tuple[str, ...]
 
 
+class Pressure(_Section, frozen=True):
+    """Room that was lent to executors above a minimum is taken back for an application that waits."""
+
+    enabled: bool = True
+    after: Duration = "10s"
+    """An application must have waited as long."""
+    interval: Duration = "30s"
+    """Nothing more is taken back for the same one before that."""
+    grace: Duration = "60s"
+    """Executors get as long to hand on their data, unless their own ``terminationGracePeriodSeconds`` is longer."""
+    round_limit: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """The most whole applications that are preempted for one that waits, at a time, where their queues allow it."""
+    ask_drivers: bool = True
+    """Drivers are asked what their executors keep, over Spark's REST API; False: only their age counts."""
+
+
 class Scheduling(_Section, frozen=True):
     packer: str = "tightly-pack"
     fifo: bool = True
@@ -96,6 +112,7 @@ class Scheduling(_Section, frozen=True):
     driver_priority: LabelPriority | None = None
     executor_priority: LabelPriority | None = None
     placement_expiry: Duration = "30s"
+    pressure: Pressure = Pressure()
     max_pending_executors: Annotated[int, msgspec.Meta(ge=0)] = 1000
     """What drivers get as ``spark.kubernetes.allocation.maxPendingPods`` unless their own configuration sets it, so
     that executors which wait for room do not pile up; 0 leaves them alone."""
@@ -194,6 +211,9 @@ def _durations(config: ServeConfig) -> list[tuple[str, str]]:
         ("webhook.shutdownDelay", config.webhook.shutdown_delay),
         ("scheduling.enforceAfter", scheduling.enforce_after),
         ("scheduling.placementExpiry", scheduling.placement_expiry),
+        ("scheduling.pressure.after", scheduling.pressure.after),
+        ("scheduling.pressure.interval", scheduling.pressure.interval),
+        ("scheduling.pressure.grace", scheduling.pressure.grace),
         *((f"scheduling.enforceAfterByPool.{pool}", text) for pool, text in scheduling.enforce_after_by_pool.items()),
         ("sizes.configMapTimeout", config.sizes.config_map_timeout),
         ("queues.checkInterval", config.queues.check_interval),

@@ -14,6 +14,7 @@ import structlog
 
 from muster.cluster.quantity import QuantityError
 from muster.control import facts, gangs
+from muster.control.calling_back import CallingBack
 from muster.control.config import ServeConfig
 from muster.control.discovery import Discovery, Finding
 from muster.control.metrics import Metrics
@@ -81,6 +82,7 @@ class Controller:
         self._queues = queues
         self._routes = Routes()
         self._recording = recording
+        self._calling_back = CallingBack(metrics, clock, self._handle)
         self._scheduler_names = frozenset(config.scheduling.scheduler_names)
         self._sized: set[ApplicationKey] = set()
         """Applications whose sizes are known, known to be bad, or being looked for."""
@@ -118,6 +120,7 @@ class Controller:
             self._metrics.held.set(0)
             self._metrics.oldest_waiting_seconds.set(0)
             await self._discovery.close()
+            await self._calling_back.close()
             await self._outbox.close()
 
     def place(self, pod: Pod) -> Placement:
@@ -179,6 +182,7 @@ class Controller:
         self._handle(PodSeen(now, seen))
         if seen.role is not Role.DRIVER:
             return
+        self._calling_back.driver_seen(seen.application, pod)
         if not self.synced.is_set():
             self._drivers[(seen.namespace, seen.name)] = pod
         elif seen.finished:
@@ -199,6 +203,7 @@ class Controller:
     def _forget(self, key: ApplicationKey) -> None:
         """The driver has ended: nothing is to be found out about it any more."""
         self._sized.discard(key)
+        self._calling_back.driver_gone(key)
         self._routes.settled(key)
         self._discovery.cancel(key)
 
@@ -294,6 +299,7 @@ class Controller:
         for decision in decisions:
             self._metrics.decided(type(decision).__name__)
             self._observe(decision)
+            self._calling_back.decided(decision)
             if self._recording is not None:
                 self._recording.decided(event.at, decision)
             self._outbox.push(decision)

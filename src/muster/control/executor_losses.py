@@ -28,9 +28,6 @@ AT_ONCE = 8
 """Drivers that are asked at a time."""
 MOST_BYTES = 4 * 2**20
 """Of an answer; about 1.5 kB an executor. It comes from a tenant's pod, so it is not trusted to end."""
-UI_PORT = 4040
-"""``spark.ui.port``."""
-
 Losses = tuple[tuple[str, ExecutorLoss], ...]
 """By Spark's executor id."""
 
@@ -91,7 +88,7 @@ class ExecutorLosses:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._http: aiohttp.ClientSession | None = None
 
-    def ask(self, key: ApplicationKey, address: str, port: int = UI_PORT) -> None:
+    def ask(self, key: ApplicationKey, address: str, port: int) -> None:
         """Find out about one application; nothing happens while it is being asked already."""
         if key not in self._tasks:
             task = asyncio.create_task(self._ask(key, address, port), name=f"losses of {key}")

@@ -20,6 +20,10 @@ from muster.spark.errors import InvalidSizeError
 _ROLES = {names.SPARK_ROLE_DRIVER: Role.DRIVER, names.SPARK_ROLE_EXECUTOR: Role.EXECUTOR}
 _ENDED = ("Succeeded", "Failed")
 DEFAULT_SCHEDULER = "default-scheduler"
+GRACE = 30.0
+"""``terminationGracePeriodSeconds`` of a pod that does not say."""
+UI_PORT = 4040
+"""``spark.ui.port``."""
 
 _SHARED = 8192
 """Different requests and constraints remembered: pods alike share one value, which is quicker to make and to keep."""
@@ -122,7 +126,20 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         pin_reasons=pin_reasons(spec) if executor else (),
         gang_count=_gang_count(annotations) if executor and annotations else None,
         owner=_owner(pod) if executor else "",
+        grace=_grace(spec),
     )
+
+
+def _grace(spec: k.PodSpec) -> float:
+    """The API server fills in 30 where a pod does not say."""
+    seconds = spec.termination_grace_period_seconds
+    return GRACE if seconds is None or seconds == GRACE else float(seconds)
+
+
+def ui_port_of(driver: k.Pod) -> int:
+    """Where a driver's UI listens: Spark names the port on its container (``BasicDriverFeatureStep``)."""
+    ports = [port for container in driver.spec.containers or () for port in container.ports]
+    return next((port.container_port for port in ports if port.name == "spark-ui"), UI_PORT)
 
 
 def constraints_of(spec: k.PodSpec) -> PodConstraints:

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 from muster.cluster import ordering
 from muster.control import config
+from muster.control.executor_losses import ASK_SECONDS
 from muster.kube.certificates import CertificateLifetimes
 from muster.packing import PACKERS
-from muster.scheduling.config import SchedulerConfig
+from muster.scheduling.config import PressureConfig, SchedulerConfig
 
 _SETTLING_CHECKS = 4
 
@@ -28,6 +29,14 @@ def scheduler_config(settings: config.Scheduling) -> SchedulerConfig:
         pool_label=settings.pool_label,
         placement_expiry=seconds(settings.placement_expiry),
         bind_enabled=settings.bind,
+        pressure=PressureConfig(
+            enabled=settings.pressure.enabled,
+            after=seconds(settings.pressure.after),
+            interval=seconds(settings.pressure.interval),
+            grace=seconds(settings.pressure.grace),
+            round_limit=settings.pressure.round_limit,
+            loss_wait=ASK_SECONDS if settings.pressure.ask_drivers else 0.0,
+        ),
     )
 
 
