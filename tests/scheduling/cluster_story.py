@@ -317,10 +317,12 @@ class Cluster:
                 if node:
                     self.bind(pod, node)
             case Evict(pod=ref, grace_seconds=grace):
-                pod = self.pods.get((ref.namespace, ref.name))
-                if pod is not None and pod.uid == ref.uid and not pod.terminating:
-                    self.ending.append((self.at + grace, ref))
-                    self.see(msgspec.structs.replace(pod, terminating=True))
+                pod = self.pods[ref.namespace, ref.name]
+                assert pod.uid == ref.uid, f"{ref.name} is another one"
+                assert not pod.terminating, f"{ref.name} is called back twice"
+                assert pod.role is Role.EXECUTOR or decision.reason == "ApplicationPreempted"
+                self.ending.append((self.at + grace, ref))
+                self.see(msgspec.structs.replace(pod, terminating=True))
             case Appraise() | Condition() | Demand() | Publish() | Reserve():
                 pass
 

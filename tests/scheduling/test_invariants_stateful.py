@@ -14,7 +14,7 @@ from muster.cluster.constraints import Taint
 from muster.cluster.resources import Resources
 from muster.packing import PACKERS
 from muster.scheduling import executors, gangs
-from muster.scheduling.config import SchedulerConfig
+from muster.scheduling.config import PressureConfig, SchedulerConfig
 from muster.scheduling.model import Mode, Phase, Placement, Pod, Role
 from muster.scheduling.plans import plan_gang
 from muster.scheduling.records import Gang
@@ -38,10 +38,16 @@ class ClusterLife(RuleBasedStateMachine):
         self.gone_nodes: list[str] = []
 
     @initialize(
-        packer=st.sampled_from(sorted(PACKERS)), enforce_after=st.sampled_from([0.0, 0.0, 5.0]), fifo=st.booleans()
+        packer=st.sampled_from(sorted(PACKERS)),
+        enforce_after=st.sampled_from([0.0, 0.0, 5.0]),
+        fifo=st.booleans(),
+        pressure_after=st.sampled_from([0.0, 10.0]),
     )
-    def configure(self, packer: str, enforce_after: float, fifo: bool) -> None:
-        self.cluster = Cluster(SchedulerConfig(packer=packer, enforce_after=enforce_after, fifo=fifo))
+    def configure(self, packer: str, enforce_after: float, fifo: bool, pressure_after: float) -> None:
+        pressure = PressureConfig(after=pressure_after, interval=5.0)
+        self.cluster = Cluster(
+            SchedulerConfig(packer=packer, enforce_after=enforce_after, fifo=fifo, pressure=pressure)
+        )
         self.cluster.with_nodes(2, zone="a").with_nodes(1, pool="a", zone="b")
 
     # Nodes

@@ -23,6 +23,7 @@ def validate(state: State) -> None:
         _check(key == gang.key, f"{gang.key} is filed under {key}")
         _gang_is_consistent(state, gang)
     _indexes_are_consistent(state)
+    _leaving_pods_exist(state)
 
 
 def _check(holds: bool, message: str) -> None:
@@ -91,6 +92,15 @@ def _gang_is_consistent(state: State, gang: Gang) -> None:
         _check(bool(gang.driver_slot), f"{key}: reserved without a slot for its driver")
     _check((key in state.owing) == bool(gang.owed), f"{key}: owed {gang.owed} slots, listed otherwise")
     _check((key in state.holding) == bool(gang.held), f"{key}: {len(gang.held)} held executors, listed otherwise")
+
+
+def _leaving_pods_exist(state: State) -> None:
+    for key, record in state.leaving.items():
+        _check(state.pods.get(key) is record, f"{key} ends, but is not there")
+        _check(bool(record.leaving) or record.pod.terminating, f"{key} is said to end, and does not")
+    for record in state.pods.values():
+        ends = bool(record.leaving) or record.pod.terminating
+        _check(not ends or not record.seen or record.id in state.leaving, f"{record.id} ends unnoticed")
 
 
 def _indexes_are_consistent(state: State) -> None:
