@@ -207,7 +207,7 @@ def in_words(one: Application) -> list[str]:
             )
             for entry in entries
         ]
-        lines += ["", table(("TIME", "AFTER", "WHAT", "CAUSE"), rows)]
+        lines += ["", *table(("TIME", "AFTER", "WHAT", "CAUSE"), rows).splitlines()]
     return lines
 
 
