@@ -1,8 +1,8 @@
 """Writes the parts of the Helm chart that have their source elsewhere; ``make chart``. A test compares them.
 
-The custom resources and roles come from ``muster.kube``, the schema of ``config`` from ``muster.control.config``, the
-table of values from ``values.yaml``, the alerts and the dashboard from ``deploy/``, since a chart cannot read files
-outside its folder.
+The custom resources and roles come from ``muster.kube``, the schemas of ``config`` and ``queues`` from
+``muster.control``, the table of values from ``values.yaml``, the alerts and the dashboard from ``deploy/``, since a
+chart cannot read files outside its folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from muster.control.config import ServeConfig
+from muster.control.queue_documents import file_schema
 from muster.kube.manifests import InstallOptions, manifests, to_yaml
 from muster.kube.resources import GROUP
 
@@ -74,9 +75,10 @@ def _roles() -> str:
 
 
 def _values_schema() -> str:
-    """The hand-written schema, with the definitions of ``config`` brought up to date."""
+    """The hand-written schema, with the definitions of ``config`` and ``queues`` brought up to date."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     schema["$defs"] = msgspec.json.schema(ServeConfig)["$defs"]
+    schema["properties"]["queues"] = file_schema()
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

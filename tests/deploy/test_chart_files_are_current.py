@@ -41,7 +41,7 @@ def leaves(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> It
     """Values that are not themselves a group of named values."""
     for name, value in values.items():
         inner = schema["properties"][name]
-        if isinstance(value, dict) and "properties" in inner and name not in ("resources",):
+        if isinstance(value, dict) and "properties" in inner and name not in ("resources", "queues"):
             yield from leaves(value, inner, f"{path}{name}.")
         else:
             yield f"{path}{name}"
@@ -64,12 +64,13 @@ def test_the_schema_knows_no_value_that_has_no_default() -> None:
         ({"certificates": {"source": "vault"}}, "certificates.source"),
         ({"config": {"scheduling": {"paker": "x"}}}, "config.scheduling"),
         ({"config": {"webhook": {"timeoutSeconds": 99}}}, "config.webhook.timeoutSeconds"),
+        ({"queues": {"queues": [{"name": "a", "weight": 0}]}}, "queues.queues.0.weight"),
         ({"networkPolicy": {"apiServerPorts": []}}, "networkPolicy.apiServerPorts"),
     ],
 )
 def test_a_mistake_in_the_values_is_found_where_it_is(change: dict[str, Any], where: str) -> None:
     [error] = jsonschema.Draft7Validator(SCHEMA).iter_errors(change)
-    assert ".".join(error.absolute_path) == where
+    assert ".".join(map(str, error.absolute_path)) == where
 
 
 SET_BY_THE_INSTALLATION = ("namespace", "kubernetes.", "webhook.host", "webhook.port", "webhook.url", "webhook.service")

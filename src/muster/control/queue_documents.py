@@ -264,6 +264,11 @@ def _schemas() -> tuple[Schema, Schema]:
 _FILE, _MANIFEST = _schemas()
 
 
+def file_schema() -> Schema:
+    """What ``queues.yaml`` may hold, as JSON Schema."""
+    return _FILE
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Strict about keys that are there twice: the first one would be lost without a word."""
 

@@ -26,6 +26,9 @@ WEBHOOK_PORT = 8443
 MANAGEMENT_PORT = 8484
 HISTORY_PATH = "/var/lib/muster/history.db"
 """Of finished applications; the root file system is read-only."""
+QUEUES_CONFIG_MAP = f"{NAME}-queues"
+QUEUES_FOLDER = "/etc/muster-queues"
+"""Where that ConfigMap is mounted, if somebody makes it: a folder of its own, which the kubelet renews as a whole."""
 _USER = 65532
 """Any number but root's; the one that minimal images call ``nonroot``."""
 
@@ -150,6 +153,7 @@ def configuration(options: InstallOptions) -> Manifest:
         "service": NAME,
     }
     config["history"] = {"path": HISTORY_PATH, **config.get("history", {})}
+    config["queues"] = {"file": f"{QUEUES_FOLDER}/queues.yaml", **config.get("queues", {})}
     config["management"] = {**config.get("management", {}), "host": "0.0.0.0", "port": MANAGEMENT_PORT}
     return config
 
@@ -262,6 +266,7 @@ def _deployment(options: InstallOptions) -> Manifest:
             {"name": "config", "mountPath": "/etc/muster", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "history", "mountPath": "/var/lib/muster"},
+            {"name": "queues", "mountPath": QUEUES_FOLDER, "readOnly": True},
         ],
     }
     spread = {
@@ -285,6 +290,7 @@ def _deployment(options: InstallOptions) -> Manifest:
             # OpenSSL loads certificates from files only; in memory, so that no key reaches a disk
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             {"name": "history", "emptyDir": {"sizeLimit": "1Gi"}},
+            {"name": "queues", "configMap": {"name": QUEUES_CONFIG_MAP, "optional": True}},
         ],
     }
     # a new configuration rolls the replicas

@@ -39,7 +39,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "webhook" (dict "host" "0.0.0.0" "port" 8443 "service" "muster")
   "management" (dict "host" "0.0.0.0" "port" 8484) -}}
 {{- $history := dict "path" "/var/lib/muster/history.db" -}}
-{{- toYaml (mergeOverwrite (dict "webhook" $webhook "history" $history) (deepCopy .Values.config) $fixed) -}}
+{{- $queues := dict "file" "/etc/muster-queues/queues.yaml" -}}
+{{- $defaults := dict "webhook" $webhook "history" $history "queues" $queues -}}
+{{- toYaml (mergeOverwrite $defaults (deepCopy .Values.config) $fixed) -}}
 {{- end }}
 
 {{- define "muster.podSecurityContext" -}}
