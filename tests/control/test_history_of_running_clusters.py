@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from muster.cluster.nodes import ZONE_LABELS
 from muster.control.extender.placement_metrics import zone_traffic
 from muster.devcluster.node_pool import NodePool
+from muster.history.accounts import Account
 from muster.kube.kinds import NODES, PODS
 from tests.control.running_cluster import NAMESPACE, RunningCluster, running_cluster
 
@@ -133,6 +135,20 @@ async def test_without_a_usable_file_applications_run_all_the_same(tmp_path: Pat
         status, answer = await ask(cluster)
         assert status == 503
         assert "the history cannot be read now" in answer["error"]
+
+
+async def test_a_mistake_in_the_recording_ends_the_recording_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(account: Account, at: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Account, "advance", broken)
+    async with running_cluster(ONE_NODE, history=kept_in(tmp_path)) as cluster:
+        application = await cluster.submit("app", executors=1, run_seconds=10)
+        await cluster.expect_succeeded(application)
+        await cluster.expect_phase(application, "Finished")
+        assert (await ask(cluster))[1]["items"] == []
 
 
 async def test_questions_that_make_no_sense_are_refused_in_words(tmp_path: Path) -> None:

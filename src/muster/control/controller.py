@@ -9,6 +9,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 
@@ -48,6 +49,9 @@ from muster.scheduling.model import Application, ApplicationKey, GangStatus, Mod
 from muster.scheduling.scheduler import Scheduler
 
 _log = structlog.get_logger("muster.controller")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TICK = 1.0
 """Seconds between ``TimePassed`` events: the resolution of expiry and ageing."""
@@ -107,8 +111,7 @@ class Controller:
                     await event.wait()
                 self._restore(restored)
                 now = self._clock()
-                if self._recording is not None:
-                    self._recording.settle(now)
+                self._record(Recording.settle, now)
                 self._handle(Synced(now))
                 self._count_restored()
                 self._settle()
@@ -163,8 +166,7 @@ class Controller:
                     self._gated.forget(namespace, name, uid)
                     self._drivers.pop((namespace, name), None)
                     now, gone = self._clock(), PodRef(namespace, name, uid)
-                    if self._recording is not None:
-                        self._recording.pod_gone(now, gone, None if last is None else facts.application_key(last))
+                    self._record(Recording.pod_gone, now, gone, None if last is None else facts.application_key(last))
                     self._handle(PodGone(now, gone))
                     if last is not None and facts.role_of(last) is Role.DRIVER:
                         self._forget(facts.application_key(last))
@@ -177,8 +179,7 @@ class Controller:
         seen = facts.pod_from(pod, scheduler_names=self._scheduler_names)
         self._gated.see(seen)
         now = self._clock()
-        if self._recording is not None:
-            self._recording.pod_seen(now, pod, seen)
+        self._record(Recording.pod_seen, now, pod, seen)
         self._handle(PodSeen(now, seen))
         if seen.role is not Role.DRIVER:
             return
@@ -212,14 +213,12 @@ class Controller:
             self._routes.settled(finding.key)
             self._handle(finding)
             return
-        if self._recording is not None:
-            finding = self._recording.estimated(finding)
+        finding = self._record(Recording.estimated, finding) or finding
         self._tell_found(self._routes.found(finding, self._queues.rules))
 
     def _tell_found(self, application: Application) -> None:
         now = self._clock()
-        if self._recording is not None:
-            self._recording.found(now, application)
+        self._record(Recording.found, now, application)
         self._outbox.found(application)
         self._handle(ApplicationFound(now, application))
 
@@ -252,8 +251,7 @@ class Controller:
                     self._routes.seen(key, driver)
                 self._tell_found(self._routes.found(application, self._queues.rules))
             else:
-                if self._recording is not None:
-                    self._recording.restored(now, application, reservation)
+                self._record(Recording.restored, now, application, reservation)
                 self._handle(ReservationRestored(now, application, reservation, gangs.status_from(gang)))
 
     def _count_restored(self) -> None:
@@ -284,8 +282,7 @@ class Controller:
             self._metrics.loop_lag_seconds.observe(max(0.0, loop.time() - due))
             due = max(due + TICK, loop.time())
             self._handle(TimePassed(self._clock()))
-            if self._recording is not None:
-                self._recording.tick(self._clock())
+            self._record(Recording.tick, self._clock())
             self._metrics.outbox_pending.set(len(self._outbox))
             now = self._clock()
             self._metrics.oldest_waiting_seconds.set(max(0.0, now - min(self._waiting.values(), default=now)))
@@ -300,9 +297,19 @@ class Controller:
             self._metrics.decided(type(decision).__name__)
             self._observe(decision)
             self._calling_back.decided(decision)
-            if self._recording is not None:
-                self._recording.decided(event.at, decision)
+            self._record(Recording.decided, event.at, decision)
             self._outbox.push(decision)
+
+    def _record(self, step: Callable[Concatenate[Recording, P], T], *arguments: P.args, **named: P.kwargs) -> T | None:
+        """History is a courtesy: whatever goes wrong with it ends the recording of this term, and nothing else."""
+        if self._recording is None:
+            return None
+        try:
+            return step(self._recording, *arguments, **named)
+        except Exception:
+            _log.exception("history: nothing more is recorded until another term begins")
+            self._recording = None
+            return None
 
     def _observe(self, decision: Decision) -> None:
         """Metrics and one log line for what people ask about: reserved, reached its minimum, ended."""
