@@ -192,6 +192,7 @@ class Standin:
         self.nodes = Collection(self, "Node")
         self.pods = Collection(self, "Pod")
         self.gangs = Collection(self, "Gang", "muster.dev/v1alpha1")
+        self.queues = Collection(self, "Queue", "muster.dev/v1alpha1")
         self.decided = asyncio.Event()
         self.writes: Counter[str] = Counter()
         self._applications = {app.key: app for app in (*cluster.applications, cluster.waiting)}
@@ -265,6 +266,7 @@ class Standin:
             web.get("/api/v1/nodes", self.nodes.answer),
             web.get("/api/v1/pods", self.pods.answer),
             web.get("/apis/muster.dev/v1alpha1/gangs", self.gangs.answer),
+            web.get("/apis/muster.dev/v1alpha1/queues", self.queues.answer),
             web.get("/api/v1/namespaces/{namespace}/configmaps/{name}", self._config_map),
             web.patch("/api/v1/namespaces/{namespace}/pods/{name}", self._release),
             web.post("/bench/happened", self._happened),
