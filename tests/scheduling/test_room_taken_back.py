@@ -249,13 +249,28 @@ def test_room_is_lent_first_to_the_application_that_has_least_above_its_minimum(
     rich = cluster.submit(dynamic(0).named("rich")).expect_started()
     rich.start_executors(3)
     poor = cluster.submit(dynamic(0).named("poor")).expect_started()
-    asked = [*rich.start_executors(3), *poor.start_executors(3)]
+    asked = rich.start_executors(3)
+    cluster.at += 1
+    asked += poor.start_executors(3)
     assert all(pod.gated for pod in asked)
 
     filler.end()
     filler.collect()
 
     assert (rich.status.running, poor.status.running) == (3, 3)
+
+
+def test_an_ending_executor_of_a_minimum_makes_no_room_for_others(cluster: Cluster) -> None:
+    """Somebody deletes it; its room is its application's slot again."""
+    sure = cluster.with_nodes(1).submit(static(1).named("sure")).expect_started()
+    [needed] = sure.start_executors(1)
+    lender = cluster.submit(dynamic(1).named("lender")).expect_started()
+    lender.start_executors(2)
+    assert cluster.free_cpu() == 0
+    cluster.submit(static(0)).expect_held("WaitingForCapacity")
+    cluster.change(needed, terminating=True)
+    cluster.wait(10)
+    assert [name[:6] for name in evicted(cluster)] == ["lender"]
 
 
 def test_it_can_be_switched_off(clusters: Clusters) -> None:
