@@ -17,19 +17,22 @@ _log = structlog.get_logger("muster.queues")
 class QueueFile:
     """A file with mistakes changes nothing: they are logged once, and the last good content stays in force.
 
-    The content is compared, not the time of its change: a mounted ConfigMap is a link that is replaced. A file that is
-    not there says nothing, as an optional ConfigMap that nobody has made.
+    The content is compared, not the time of its change: a mounted ConfigMap is a link that is replaced. What has
+    changed counts when the next look finds the same: others write files bit by bit. A file that is not there says
+    nothing, as an optional ConfigMap that nobody has made.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises ``ConfigError`` with everything that is wrong: nothing has been in force yet."""
         self._path = path
-        self._text = self._content()
         self._listeners: list[Callable[[], None]] = []
         self.ok = True
         """Whether what is in force is what the file says."""
+        self._seen = self._considered = _content(path)
+        if isinstance(self._seen, ConfigError):
+            raise self._seen
         try:
-            self.documents = read_queues(self._text, str(path))
+            self.documents = read_queues(self._seen, str(path))
         except QueueDocumentError as error:
             raise ConfigError("\n".join(error.problems)) from None
 
@@ -42,20 +45,18 @@ class QueueFile:
         """Look every ``interval`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(interval)
-            try:
-                text = self._content()
-            except ConfigError as error:
-                if self.ok:
-                    self._tell(False, str(error))
-                continue
-            if text != self._text:
-                self._text = text
-                await self._read(text)
+            before, self._seen = self._seen, _content(self._path)
+            if _same(self._seen, before) and not _same(self._seen, self._considered):
+                self._considered = self._seen
+                await self._consider(self._seen)
 
-    async def _read(self, text: str) -> None:
+    async def _consider(self, content: str | ConfigError) -> None:
+        if isinstance(content, ConfigError):
+            self._tell(False, str(content))
+            return
         try:
             # in a thread, since hundreds of queues take a while and reviews have to be answered
-            self.documents = await asyncio.to_thread(read_queues, text, str(self._path))
+            self.documents = await asyncio.to_thread(read_queues, content, str(self._path))
         except QueueDocumentError as error:
             self._tell(False, *error.problems)
         else:
@@ -69,10 +70,15 @@ class QueueFile:
         for listener in list(self._listeners):
             listener()
 
-    def _content(self) -> str:
-        try:
-            return self._path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self._path}: cannot be read: {error}") from None
+
+def _content(path: Path) -> str | ConfigError:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        return ConfigError(f"{path}: cannot be read: {error}")
+
+
+def _same(one: str | ConfigError, other: str | ConfigError) -> bool:
+    return type(one) is type(other) and str(one) == str(other)
