@@ -72,7 +72,7 @@ async def is_refused(cluster: InstalledCluster, permission: Permission, user: st
 
 async def everything_that_muster_does(cluster: InstalledCluster) -> None:
     client, muster = cluster.client, cluster.muster
-    first = await muster.start_leading(webhook=SHORT_LIVED)
+    first = await muster.start_leading(webhook=SHORT_LIVED, scheduling={"pressure": {"after": "1s"}})
     certificate = (await client.get(SECRETS, "muster-webhook-tls", SYSTEM_NAMESPACE)).data["tls.crt"]
 
     # client mode: executors without a driver pod; their Gang goes with them
@@ -85,6 +85,14 @@ async def everything_that_muster_does(cluster: InstalledCluster) -> None:
     await cluster.expect_executors(notebook, 2)
     await cluster.expect_phase(notebook, "Running")
     await client.delete_collection(PODS, NAMESPACE, label_selector=f"spark-app-selector={notebook}")
+
+    # executors above a minimum are called back for a gang that waits
+    lender = await cluster.submit("lender", dynamic=True, executors=1, max_executors=12, run_seconds=3600)
+    await cluster.expect_executors(lender, 12)
+    claims = await cluster.submit("claims", executors=3, run_seconds=1)
+    await cluster.expect_succeeded(claims)
+    [driver] = await cluster.pods(lender, "driver")
+    await client.delete(PODS, driver.metadata.name, NAMESPACE, uid=driver.metadata.uid)
 
     # gated, reserved, released, bound; a second one waits, with a Gang that is changed when its turn comes
     running = await cluster.submit("running", executors=9, run_seconds=120)
