@@ -25,15 +25,20 @@ _ONE = 2**60
 
 class Shares:
     def __init__(self, tree: QueueTree, accounts: Mapping[str, QueueAccount]) -> None:
-        self._tree = tree
+        names = tree.names()
         self._accounts = accounts
         self._scaled = frozenset(
-            name for name in tree.names() if tree.config(name).policy is Policy.FAIR and not tree.leaf(name)
+            name for name in names if tree.config(name).policy is Policy.FAIR and not tree.leaf(name)
         )
-        self._depths = {name: len(tree.path(name)) for name in tree.names()}
+        self._parents = {name: tree.config(name).parent for name in names if tree.config(name).parent in self._scaled}
+        """Of those that count for the sum of their parent's directions."""
+        self._weights = {name: tree.config(name).weight for name in self._parents}
+        self._heights = {name: -len(tree.path(name)) for name in names}
         self._total: dict[str, int] = {}
         self._own: dict[str, float] = {}
+        """Of a ``fair`` parent what its share is times ``lowest``, of all others their share."""
         self._directions: dict[str, dict[str, int]] = {}
+        """Times the weight."""
         self._sums: dict[str, dict[str, int]] = {name: {} for name in self._scaled}
         self._changed: set[str] = set()
 
@@ -46,11 +51,12 @@ class Shares:
         anew = tuple(self._total.items()) != total.amounts
         if anew:
             self._total = dict(total.amounts)
-            self._changed.update(self._depths)
+            self._own.clear()
             self._directions.clear()
             self._sums = {name: {} for name in self._scaled}
+            self._changed = {name for name in self._heights if self._accounts[name].used}
         if self._changed:
-            for queue in sorted(self._changed, key=lambda name: -self._depths[name]):
+            for queue in sorted(self._changed, key=self._heights.__getitem__):  # children before their parents
                 self._update(queue)
             self._changed.clear()
         return anew
@@ -63,33 +69,34 @@ class Shares:
     def of(self, used: Mapping[str, int]) -> float:
         """The dominant share of any holding."""
         total = self._total
-        return max((held / total[name] for name, held in used.items() if name in total), default=0.0)
+        return max([held / total[name] for name, held in used.items() if name in total], default=0.0)
 
     def _update(self, queue: str) -> None:
-        """For a ``fair`` parent ``_own`` is what its share is times ``lowest``, for all others their share."""
+        parent = self._parents.get(queue)
         if queue in self._scaled:
             sums = self._sums[queue]
             top = max(sums.values(), default=0)
             self._own[queue] = top / _ONE
-            direction = {name: amount * _ONE // top for name, amount in sums.items()} if top else {}
+            if parent is not None:
+                self._count(queue, parent, {name: amount * _ONE // top for name, amount in sums.items()} if top else {})
         else:
             used = self._accounts[queue].used
             self._own[queue] = self.of(used)
-            direction = self._direction(used)
-        config = self._tree.config(queue)
-        if config.parent in self._scaled:
-            sums = self._sums[config.parent]
-            for name, amount in self._directions.get(queue, {}).items():
-                sums[name] -= amount * config.weight
-            for name, amount in direction.items():
-                sums[name] = sums.get(name, 0) + amount * config.weight
-            self._directions[queue] = direction
+            if parent is not None:
+                self._count(queue, parent, self._direction(used))
+
+    def _count(self, queue: str, parent: str, direction: Mapping[str, int]) -> None:
+        sums, weight = self._sums[parent], self._weights[queue]
+        for name, amount in self._directions.get(queue, {}).items():
+            sums[name] -= amount
+        self._directions[queue] = weighted = {name: amount * weight for name, amount in direction.items()}
+        for name, amount in weighted.items():
+            sums[name] = sums.get(name, 0) + amount
 
     def _direction(self, used: Mapping[str, int]) -> dict[str, int]:
         """The holding, scaled so that its dominant share is ``_ONE``."""
-        total = self._total
-        held = [(amount, total[name], name) for name, amount in sorted(used.items()) if name in total]
+        held = [(used[name], self._total[name], name) for name in sorted(used) if name in self._total]
         if not held:
             return {}
-        most, of_total, _ = max(held, key=lambda one: one[0] / one[1])
-        return {name: amount * of_total * _ONE // (whole * most) for amount, whole, name in held if most > 0}
+        most, whole_of_most, _ = max(held, key=lambda one: one[0] / one[1])
+        return {name: amount * whole_of_most * _ONE // (whole * most) for amount, whole, name in held}

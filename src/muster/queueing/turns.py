@@ -1,7 +1,8 @@
 """One round: who is handed out next, given what became of those before.
 
 The round works on heaps of its own, made from the standing orders of the places it gets to. Passing an application
-moves only the places it waits in; starting one also changes what those hold, and so their ranks.
+moves only the places it waits in; starting one also changes what those hold, and so their ranks. While a line stays
+first in everything above it, its applications are handed out without moving anything.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from heapq import heapify, heappop, heapreplace
 
 from muster.queueing.standing import Entry, Fork, Item, Line, Place, Ranked, Ranks, lowest_share, put_in_order
 from muster.queueing.tree import QueueTree
+
+Age = tuple[float, str]
+"""Creation and key."""
+_NEVER: Age = (float("-inf"), "")
+_ALWAYS: Age = (float("inf"), "")
 
 
 class Turns:
@@ -29,27 +35,39 @@ class Turns:
         self._refresh = refresh
         self._root = _ForkTurn(self._in_order(root), None)
         self._line: _LineTurn | None = None
-        """Where the application stands that was handed out last and not answered."""
+        """The line in which the application stands first that was handed out last."""
+        self._before: _LineTurn | None = None
+        """The line that was found first the time before."""
+        self._until = _NEVER
+        """``_line`` stays first in everything above it while its applications are older than this."""
         self._closed: set[tuple[str, str, str]] = set()
         """("queue", queue, ""), ("user", queue, user), ("group", queue, group): skipped when their turn comes."""
 
     def next(self) -> str | None:
         """Key of the next application to try; ``None`` when the round is over. Not answering is passing."""
-        if self._line is not None:
-            self._go_on(self._line, moved=False)
-        while self._root.heap:
-            turn: _Turn = self._root
-            while isinstance(turn, _ForkTurn) and turn.heap:
-                child = turn.heap[0][6]
-                turn = turn.turns.get(child) or self._begin(child, turn)
-            if isinstance(turn, _ForkTurn) or turn.position == len(turn.items):
-                self._climb(turn, None, moved=False)  # all who waited there have left
-                continue
-            entry = turn.items[turn.position][3]
-            if entry.key in self._waiting and not (self._closed and self._is_closed(entry)):
-                self._line = turn
-                return entry.key
-            self._go_on(turn, moved=False)
+        line = self._line
+        if line is not None:
+            items, until = line.items, self._until
+            for position in range(line.position + 1, len(items)):
+                item = items[position]
+                line.position = position
+                if (item[1], item[2]) >= until:
+                    break
+                if self._may_be_tried(item):
+                    return item[2]
+            else:
+                line.position = len(items)
+            self._line, self._until = None, _NEVER
+            self._climb(line, line.first(), moved=False)
+        while (line := self._first_line()) is not None:
+            item = line.items[line.position]
+            if self._may_be_tried(item):
+                if line is self._before:
+                    self._until = _stays_first_until(line)
+                self._line = self._before = line
+                return item[2]
+            line.position += 1
+            self._climb(line, line.first(), moved=False)
         return None
 
     def started(self, key: str) -> None:
@@ -57,16 +75,19 @@ class Turns:
         line = self._answered(key)
         if line is not None:
             self._refresh()
-            self._go_on(line, moved=True)
+            line.position += 1
+            self._line, self._until = None, _NEVER
+            self._climb(line, line.first(), moved=True)
 
     def passed(self, key: str) -> None:
-        """The application handed out last stays where it is; go on behind it."""
-        line = self._answered(key)
-        if line is not None:
-            self._go_on(line, moved=False)
+        """The application handed out last stays where it is; what comes next is behind it."""
+        self._answered(key)
 
     def close(self, queue: str) -> None:
         """Nobody else at or below this queue in this round."""
+        if self._line is not None:
+            self._climb(self._line, self._line.first(), moved=False)
+            self._until = _NEVER
         parent = self._root
         for name in self._tree.path(queue):
             child = parent.child(name)
@@ -77,7 +98,9 @@ class Turns:
                 return
             turn = parent.turns.get(child) or self._begin(child, parent)
             if name == queue:
-                self._take_away(turn)
+                if self._line is not None and turn.holds(self._line):
+                    self._line = None
+                self._climb(turn, None, moved=True)
             else:
                 assert isinstance(turn, _ForkTurn)
                 parent = turn
@@ -91,11 +114,14 @@ class Turns:
         self._closed.add(("group", queue, group))
 
     def _answered(self, key: str) -> _LineTurn | None:
-        """The place of the application handed out last; ``None`` when it has been closed since."""
+        """The line of the application handed out last; ``None`` when it has been closed since."""
         line = self._line
         if line is not None and line.items[line.position][2] != key:
             raise ValueError(f"{key} was not handed out last, {line.items[line.position][2]} was")
         return line
+
+    def _may_be_tried(self, item: Item) -> bool:
+        return item[2] in self._waiting and not (self._closed and self._is_closed(item[3]))
 
     def _is_closed(self, entry: Entry) -> bool:
         group = self._tree.group_of(entry.queue, entry.groups)
@@ -106,19 +132,17 @@ class Turns:
             for queue in self._tree.path(entry.queue)
         )
 
-    def _go_on(self, line: _LineTurn, *, moved: bool) -> None:
-        """Behind the application that stands first in this line."""
-        self._line = None
-        line.position = position = line.position + 1
-        self._climb(line, line.items[position] if position < len(line.items) else None, moved=moved)
-
-    def _take_away(self, turn: _Turn) -> None:
-        at: _Turn | None = self._line
-        while at is not None:
-            if at is turn:
-                self._line = None
-            at = at.parent
-        self._climb(turn, None, moved=True)
+    def _first_line(self) -> _LineTurn | None:
+        """Whose first application is the next one; ``None`` when nobody is left."""
+        while self._root.heap:
+            turn: _Turn = self._root
+            while isinstance(turn, _ForkTurn) and turn.heap:
+                child = turn.heap[0][6]
+                turn = turn.turns.get(child) or self._begin(child, turn)
+            if isinstance(turn, _LineTurn) and turn.position < len(turn.items):
+                return turn
+            self._climb(turn, None, moved=False)  # all who waited there have left
+        return None
 
     def _climb(self, turn: _Turn, first: Item | None, *, moved: bool) -> None:
         """Put a place, whose first is another one now, and all above it where they stand now among their sisters.
@@ -128,23 +152,23 @@ class Turns:
         rank = self._ranks.rank
         changed = moved
         while (parent := turn.parent) is not None:
-            heap, place = parent.heap, turn.place
+            heap, place, fork = parent.heap, turn.place, parent.place
             top = heap[0]
             if top[6] is not place:  # something was closed, which brought another to the top
                 index = next(index for index, ranked in enumerate(heap) if ranked[6] is place)
                 if first is None:
                     del heap[index]
                 else:
-                    heap[index] = rank(parent.place, place, turn.lowest, first)
+                    heap[index] = rank(fork, place, turn.lowest, first)
                 heapify(heap)
             elif first is None:
                 heappop(heap)
-            elif changed or parent.place.by_priority:
-                heapreplace(heap, rank(parent.place, place, turn.lowest, first))
+            elif changed or fork.by_priority:
+                heapreplace(heap, rank(fork, place, turn.lowest, first))
             else:
                 heapreplace(heap, (top[0], top[1], first[1], first[2], top[4], first, place))
             changed = moved
-            if parent.place.scaled:
+            if fork.scaled:
                 lowest = lowest_share(heap)
                 if lowest != parent.lowest:
                     parent.lowest = lowest
@@ -164,21 +188,6 @@ class Turns:
         return fork
 
 
-class _LineTurn:
-    """How far a round has got in a line."""
-
-    __slots__ = ("items", "parent", "place", "position")
-
-    lowest = 0.0
-
-    def __init__(self, line: Line, parent: _ForkTurn) -> None:
-        line.shared = True
-        self.place = line
-        self.parent = parent
-        self.items = line.items
-        self.position = 0
-
-
 class _ForkTurn:
     """How far a round has got in a fork: those of its children in which somebody is left, as a heap."""
 
@@ -195,5 +204,49 @@ class _ForkTurn:
         """The child of this name in which somebody is left."""
         return next((ranked[6] for ranked in self.heap if ranked[6].name == name), None)
 
+    def holds(self, line: _LineTurn) -> bool:
+        """Whether this line is below."""
+        above: _ForkTurn | None = line.parent
+        while above is not None and above is not self:
+            above = above.parent
+        return above is self
+
+
+class _LineTurn:
+    """How far a round has got in a line."""
+
+    __slots__ = ("items", "parent", "place", "position")
+
+    lowest = 0.0
+
+    def __init__(self, line: Line, parent: _ForkTurn) -> None:
+        line.shared = True
+        self.place = line
+        self.parent = parent
+        self.items = line.items
+        self.position = 0
+
+    def first(self) -> Item | None:
+        return self.items[self.position] if self.position < len(self.items) else None
+
+    def holds(self, line: _LineTurn) -> bool:
+        return line is self
+
 
 _Turn = _LineTurn | _ForkTurn
+
+
+def _stays_first_until(line: _LineTurn) -> Age:
+    """Up to which age of its applications a line that is first in everything above it will stay so."""
+    until = _ALWAYS
+    above: _ForkTurn | None = line.parent
+    while above is not None:
+        heap = above.heap
+        if len(heap) > 1:
+            top, second = heap[0], min(heap[1:3])
+            if above.place.by_priority and top[0]:
+                return _NEVER
+            if second[:2] == top[:2]:
+                until = min(until, (second[2], second[3]))
+        above = above.parent
+    return until
