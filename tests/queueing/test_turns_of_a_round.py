@@ -95,6 +95,16 @@ def test_an_answer_about_somebody_else_is_a_mistake() -> None:
         turns.passed("default2")
 
 
+def test_shares_are_of_the_total_of_this_round() -> None:
+    queues = queues_with(QueueConfig(name="a"), QueueConfig(name="b"), waiting="a@1 b@2")
+    queues.charge("running/a", Charge("a", used=Resources.of(cpu=50)))
+    queues.charge("running/b", Charge("b", used=Resources.of(memory=50)))
+
+    assert order_of(queues, Resources.of(cpu=100, memory=200)) == ["b2", "a1"]
+    assert order_of(queues, Resources.of(cpu=200, memory=100)) == ["a1", "b2"]
+    assert order_of(queues, Resources()) == ["a1", "b2"]
+
+
 def test_two_rounds_do_not_disturb_each_other() -> None:
     queues = queues_with(QueueConfig(name="a"), waiting="a@1 a@2 default@3")
     turns = queues.turns("", TOTAL)

@@ -108,6 +108,7 @@ class Queues:
     def turns(self, pool: str, total: Resources) -> Turns:
         """Begin a round among those that wait in the leaves of the tree; ``total`` is what the whole cluster has."""
         standing = self._standings.get(pool) or Standing(self.tree)
+        self._refresh(total)
         return Turns(self.tree, standing.root, self._ranks, self._entries, lambda: self._refresh(total))
 
     def position(self, key: str, total: Resources) -> tuple[int, Sequence[str]]:
