@@ -13,6 +13,7 @@ import msgspec
 from muster.cluster.constraints import PodConstraints, Taint, Toleration
 from muster.cluster.nodes import Node
 from muster.cluster.resources import Resources
+from muster.queueing.config import QueueConfig
 from muster.scheduling import recording
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import (
@@ -34,6 +35,7 @@ from muster.scheduling.events import (
     NodeSeen,
     PodGone,
     PodSeen,
+    QueuesChanged,
     ReservationRestored,
     Synced,
     TimePassed,
@@ -70,6 +72,9 @@ class Spec(msgspec.Struct, frozen=True):
     constraints: PodConstraints = PodConstraints()
     pool: str = ""
     name: str = ""
+    queue: str = "default"
+    user: str = ""
+    priority: int = 0
     run_seconds: float | None = None
 
     def in_pool(self, pool: str) -> Spec:
@@ -80,6 +85,13 @@ class Spec(msgspec.Struct, frozen=True):
 
     def named(self, name: str) -> Spec:
         return msgspec.structs.replace(self, name=name)
+
+    def queued(self, queue: str, user: str = "", priority: int = 0) -> Spec:
+        return msgspec.structs.replace(self, queue=queue, user=user, priority=priority)
+
+    def running_for(self, seconds: float | None) -> Spec:
+        """It is expected to end this long after its reservation."""
+        return msgspec.structs.replace(self, run_seconds=seconds)
 
     def with_executor(self, **amounts: int) -> Spec:
         return msgspec.structs.replace(self, executor=Resources.of(**amounts))
@@ -121,6 +133,7 @@ class Cluster:
         self.ending: list[tuple[float, PodRef]] = []
         """Pods that were evicted, and when their grace is over."""
         self.log: list[recording.Input | recording.Output] = []
+        self.queues: tuple[QueueConfig, ...] = ()
         self.carries_out = True
         self.writes = True
         """False: reservations are lost too, as when the API server is away until the crash."""
@@ -165,6 +178,11 @@ class Cluster:
             name = f"node-{next(self._node_numbers)}"
             allocatable = Resources.of(cpu=cpu, memory=memory, pods=110)
             self.see_node(Node(name, allocatable, {**labels, "kubernetes.io/hostname": name}, taints))
+        return self
+
+    def with_queues(self, *queues: QueueConfig) -> Cluster:
+        self.queues = queues
+        self.tell(QueuesChanged(self.at, queues))
         return self
 
     def see_node(self, node: Node) -> None:
@@ -240,6 +258,7 @@ class Cluster:
         """The process dies; another one reads nodes, pods and the newest reservations, and goes on."""
         self.scheduler = Scheduler(self.config)
         self.log.clear()
+        self.tell(QueuesChanged(self.at, self.queues))
         for node in self.nodes.values():
             self.tell(NodeSeen(self.at, node))
         for pod in list(self.pods.values()):
@@ -378,6 +397,9 @@ class App:
             maximum=self.spec.maximum,
             driver_pod=PodRef(driver.namespace, driver.name, driver.uid),
             pool=self.spec.pool,
+            queue=self.spec.queue,
+            user=self.spec.user,
+            priority=self.spec.priority,
             run_seconds=self.spec.run_seconds,
         )
 

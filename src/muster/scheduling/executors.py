@@ -10,7 +10,7 @@ import msgspec
 from muster.cluster.constraints import pool_of
 from muster.cluster.resources import Resources
 from muster.queueing.preemption import dominant_share
-from muster.scheduling import gangs, lending, occupancy
+from muster.scheduling import gangs, occupancy, quota
 from muster.scheduling.decisions import Place
 from muster.scheduling.model import Application, ApplicationKey, Mode, Phase, Placement, Pod, PodShape, Role
 from muster.scheduling.plans import pick_row
@@ -55,6 +55,7 @@ def answer(state: State, pod: Pod) -> Placement:
     record.answer = _placement(state, pod, room)
     record.promised = room.node
     occupancy.settle(state, record)
+    quota.settle(state, gang)
     if record.seen:
         occupancy.unhold(state, gang, record)
     else:
@@ -177,6 +178,7 @@ def release_held(state: State, some: Iterable[Gang]) -> None:
             continue
         record.promised = room.node
         occupancy.settle(state, record)
+        quota.settle(state, gang)
         occupancy.unhold(state, gang, record)
         state.decisions.append(Place(gang.key, record.ref, room.node, room.extra))
         state.tell(gang, f"{record.pod.name} released to {room.node}{' as an extra' if room.extra else ''}")
@@ -191,7 +193,7 @@ def _fair_order(state: State, some: Iterable[Gang]) -> Iterator[tuple[Gang, PodR
         gang.key: sorted((one for one in gang.held.values() if one.waits), key=PodRecord.turn, reverse=True)
         for gang in some
     }
-    total = lending.total_of(state) if len(lines) > 1 else NOTHING
+    total = state.total if len(lines) > 1 else NOTHING
     heads = [(_lent(state, key, line[-1], total), line[-1].turn(), key) for key, line in lines.items() if line]
     heapq.heapify(heads)
     while heads:
@@ -250,6 +252,11 @@ def _extra(state: State, gang: Gang, pod: Pod) -> Room:
         blocker = state.blockers.get(gang.pool)
         if blocker is not None and blocker.key != gang.key:
             return Room(refusal=f"{blocker.key} waits for its minimum, which goes before executors above a minimum")
+        over = quota.extra_refusal(state, gang, pod)
+        if over:
+            gang.over_quota = True
+            return Room(refusal=over)
+        gang.over_quota = False
     row = pick_row(state, gang, gangs.shape_of(pod))
     if row is None:
         return Room(refusal="no node that it may use has room for it now")

@@ -7,10 +7,10 @@ import msgspec
 from muster.cluster.breakdown import Breakdown, breakdown
 from muster.scheduling import gangs
 from muster.scheduling.model import ApplicationKey, GangStatus, Phase, PodShape
+from muster.scheduling.reasons import BEHIND, EXCEEDS, LEFT
 from muster.scheduling.records import Gang
 from muster.scheduling.reporting import status_of
 from muster.scheduling.state import State
-from muster.scheduling.turns import BEHIND, EXCEEDS, LEFT
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -57,18 +57,15 @@ def explain(state: State, key: ApplicationKey, at: float) -> Explanation | None:
         return None if ended is None else _ended(key, ended.status)
     application = gang.application
     driver = gangs.driver_shape(gang)
-    queue = state.queues.waiting(gang.pool)
-    position = queue.index(gang.waiting) + 1 if gang.waiting in queue else None
-    ahead = tuple(
-        _ahead(state, state.gangs[waiting.key], at) for waiting in (queue[: position - 1] if position else ())
-    )
+    position, first = state.queues.position(key, state.total)
+    ahead = tuple(_ahead(state, state.gangs[other], at) for other in first)
     fit = _fit_now(state, application.executor, gang.minimum) if application is not None else 0
     return Explanation(
         application=key,
         sentence=_sentence(gang, ahead, fit),
         status=status_of(gang),
         pool=gang.pool,
-        position=position,
+        position=position or None,
         ahead=ahead,
         minimum=gang.minimum,
         maximum=application.maximum if application is not None else None,

@@ -8,7 +8,8 @@ from muster.cluster.nodes import Bools, Int64s
 from muster.scheduling import occupancy
 from muster.scheduling.decisions import ReleaseDriver
 from muster.scheduling.model import Application, Phase, Pod, PodRef, PodShape
-from muster.scheduling.plans import plan_gang, plan_slots
+from muster.scheduling.plans import Plan, plan_gang, plan_slots
+from muster.scheduling.quota import entry_of
 from muster.scheduling.records import Gang, Shortfall
 from muster.scheduling.reporting import reserve, status_of
 from muster.scheduling.state import Ended, State
@@ -37,14 +38,23 @@ def try_start(state: State, gang: Gang, driver_rows: Bools | None = None) -> boo
 
     ``driver_rows`` [N]: where the driver may go, instead of all nodes that it may use.
     """
-    if gang.failed_at == state.freed and driver_rows is None:
+    plan = find_plan(state, gang, driver_rows)
+    if plan is None:
         return False
+    start(state, gang, plan)
+    return True
+
+
+def find_plan(state: State, gang: Gang, driver_rows: Bools | None = None) -> Plan | None:
+    """Where the driver and what the gang lacks of its minimum fit together now; ``None`` when they do not."""
+    if gang.failed_at == state.freed and driver_rows is None:
+        return None
     application = gang.application
     assert application is not None
     vector = state.table.vector(application.executor.requests)
     if _still_short(state, gang, vector):
         gang.failed_at = state.freed
-        return False
+        return None
     driver = driver_shape(gang)
     lacking = max(0, application.minimum - gang.placed_in_gang)
     plan = plan_gang(state, driver, application.executor, lacking, driver_rows)
@@ -53,7 +63,15 @@ def try_start(state: State, gang: Gang, driver_rows: Bools | None = None) -> boo
         missing = lacking - state.table.total_capacity(vector, application.executor.constraints)
         freed = (tuple(state.freed_amounts), state.freed_times)
         gang.shortfall = Shortfall(state.nodes_version, missing, *freed) if missing > 0 else None
-        return False
+    return plan
+
+
+def start(state: State, gang: Gang, plan: Plan) -> None:
+    """Reserve what was planned, and release the driver."""
+    application = gang.application
+    assert application is not None
+    vector = state.table.vector(application.executor.requests)
+    driver = driver_shape(gang)
     if driver is not None:
         occupancy.hold_driver_slot(state, gang, plan.driver, driver.requests)
     state.table.charge_many(plan.rows, vector, plan.counts)
@@ -63,12 +81,11 @@ def try_start(state: State, gang: Gang, driver_rows: Bools | None = None) -> boo
     gang.reserved = state.at
     state.leave_queue(gang)
     explain_state(gang, "", "")
-    state.tell(gang, f"reserved {lacking} slot(s) on {len(plan.rows)} node(s)")
+    state.tell(gang, f"reserved {int(plan.counts.sum())} slot(s) on {len(plan.rows)} node(s)")
     reserve(state, gang)
     release(state, gang)
     if gang.held:
         state.opened[gang.key] = gang
-    return True
 
 
 def _still_short(state: State, gang: Gang, vector: Int64s) -> bool:
@@ -168,7 +185,7 @@ def requeue(state: State, gang: Gang, why: str) -> None:
     gang.failed_at = -1
     state.tell(gang, f"waits again: {why}")
     reserve(state, gang)
-    state.queues.add(gang.pool, gang.waiting)
+    state.queues.add(entry_of(gang))
     state.stirred = True
 
 

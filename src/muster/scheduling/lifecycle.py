@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from muster.cluster.nodes import Node
-from muster.scheduling import executors, gangs, occupancy, pressure, restoring, turns
+from muster.queueing.config import QueueConfig
+from muster.queueing.tree import QueueTree
+from muster.scheduling import executors, gangs, occupancy, pressure, quota, restoring, turns
 from muster.scheduling.decisions import Place
 from muster.scheduling.model import Application, ApplicationKey, GangStatus, Phase, Pod, PodRef, Reservation, Role
 from muster.scheduling.records import Gang, PodRecord
@@ -132,6 +134,20 @@ def reservation_restored(
         return
     gangs.sized(state, gang, application)
     restoring.remember(state, gang, reservation, status)
+
+
+def queues_changed(state: State, queues: tuple[QueueConfig, ...]) -> None:
+    """The queues are configured anew. Who waits is considered anew; who runs keeps what it has.
+
+    Raises:
+        QueueConfigError: they contradict each other; nothing has changed then.
+    """
+    state.queues_changed(QueueTree(queues))
+    for key in state.queues.homeless():
+        gang = state.gangs.get(key)
+        standing = quota.standing(state, gang) if gang is not None and gangs.is_ready(gang) else None
+        if gang is not None and standing is not None:
+            turns.explain(state, gang, *standing)
 
 
 def time_passed(state: State) -> None:

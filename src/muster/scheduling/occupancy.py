@@ -24,6 +24,8 @@ def settle(state: State, record: PodRecord) -> None:
         _move_claim(state, record, claim)
     gang = _gang_of(state, record)
     room = claim if claim in state.table.index else ""
+    if gang is not None and (room != record.room or record.charged != record.pod.requests):
+        gang.footprint = None
     if room != record.room:
         if record.room:
             _leave(state, gang, record)
@@ -53,6 +55,7 @@ def hold_slots(state: State, gang: Gang, rows: Iterable[int], counts: Iterable[i
     names, free = state.table.names, gang.free
     added = {names[row]: count for row, count in zip(rows, counts, strict=True)}
     gang.unfilled += sum(added.values())
+    gang.footprint = None
     _note_nodes(gang, added)
     if free:
         added = {**free, **{node: free.get(node, 0) + count for node, count in added.items()}}
@@ -85,6 +88,7 @@ def owe(state: State, gang: Gang, count: int) -> None:
 def hold_driver_slot(state: State, gang: Gang, row: int, requests: Resources) -> None:
     """Charge room for a driver that is not bound yet."""
     gang.driver_slot, gang.driver_charged = state.table.names[row], requests
+    gang.footprint = None
     state.table.charge(row, state.table.vector(requests))
 
 
@@ -92,6 +96,7 @@ def give_driver_slot(state: State, gang: Gang) -> None:
     node = gang.driver_slot
     if node:
         gang.driver_slot = ""
+        gang.footprint = None
         _give(state, node, gang.driver_charged, 1)
 
 
@@ -117,6 +122,7 @@ def forget_all_slots(gang: Gang) -> None:
     _note_nodes(gang, gang.free)
     gang.free = {}
     gang.unfilled = 0
+    gang.footprint = None
 
 
 def adopt_placed(state: State, gang: Gang) -> None:
@@ -354,6 +360,7 @@ def _owe_slots(state: State, gang: Gang, node: str, count: int, why: str) -> Non
 def _forget_slots(state: State, gang: Gang, node: str, count: int) -> None:
     _note_nodes(gang, (node,))
     gang.unfilled -= count
+    gang.footprint = None
     gang.free[node] -= count
     if not gang.free[node]:
         del gang.free[node]

@@ -15,6 +15,7 @@ from muster.cluster.nodes import Bools
 from muster.scheduling import gangs, lifecycle, occupancy, turns
 from muster.scheduling.model import Choice, Outcome, Phase, Pod, Role
 from muster.scheduling.plans import pick_row, plan_gang
+from muster.scheduling.reasons import BEHIND
 from muster.scheduling.records import GANG_PROFILE, Gang, PodRecord
 from muster.scheduling.reporting import reserve
 from muster.scheduling.state import State
@@ -66,7 +67,7 @@ def _choose_for_driver(state: State, gang: Gang, driver: PodRecord, offered: Off
         return _move_gang(state, gang, offered)
     if gang.phase is not Phase.PENDING:
         return UNKNOWN
-    if gang.reason == turns.BEHIND:
+    if gang.reason == BEHIND:
         return Choice(Outcome.BEHIND, reason=gang.message)
     if bool((state.table.matching(driver.pod.constraints) & ~state.table.usable).any()):
         driver_rows = _may_go_to(state, driver.pod, offered)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from muster.cluster.capacity import capacities
 from muster.cluster.nodes import Bools, Int64s, NodeTable
 from muster.packing.model import Gang as Question
 from muster.packing.tightly_pack import fill_in_order
@@ -47,6 +48,35 @@ def plan_gang(
     capacity = table.capacity(wanted, executor.constraints)
     quick = _fill_fullest(state, driver, executor, capacity, total, count)
     return quick if quick is not None else _pack(state, driver, executor, count, None)
+
+
+def plan_within(
+    state: State, driver: PodShape | None, executor: PodShape, count: int, available: Int64s
+) -> Plan | None:
+    """As ``plan_gang``, with ``available`` [R, N] instead of what is free now."""
+    table = state.table
+    wanted = table.vector(executor.requests)
+    eligible = table.eligible(executor.constraints)
+    capacity = capacities(available, wanted) * eligible
+    if count and int(np.minimum(capacity, count).sum()) < count:
+        return None
+    order = table.order(eligible, state.config.executor_priority)
+    driver_order = _NOTHING
+    if driver is not None:
+        driver_order = table.order(table.eligible(driver.constraints), state.config.driver_priority)
+    question = Question(
+        available=available,
+        schedulable=table.schedulable,
+        driver=table.vector(driver.requests) if driver is not None else None,
+        executor=wanted,
+        count=count,
+        driver_order=driver_order,
+        executor_order=order,
+        zones=table.zones,
+        capacity=capacity,
+    )
+    packing = state.packer.pack(question)
+    return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
 
 
 def _pack(

@@ -6,6 +6,7 @@ from collections import deque
 
 import msgspec
 
+from muster.cluster.nodes import Int64s
 from muster.cluster.resources import Resources
 from muster.queueing.fifo import Waiting
 from muster.scheduling.model import (
@@ -26,6 +27,12 @@ PodId = tuple[str, str]
 """Namespace and name: all that is known of a pod at admission."""
 
 NOTHING = Resources()
+
+Footprint = tuple[Int64s, Int64s]
+"""Distinct rows [K] of the node table, and the amounts [R, K] held there."""
+
+Place = tuple[str, str, str]
+"""Of a queue all ("", ""), or what one ("user", name) or ("group", name) has there."""
 
 GANG_PROFILE = 0
 """Spark's default resource profile: the gang's slots are for executors of it."""
@@ -202,6 +209,16 @@ class Gang:
         """By how much it did not fit then."""
         self.excess_at = -1
         self.excess = ""
+        self.footprint: Footprint | None = None
+        """What it holds, when that was last added up and has not changed since."""
+        self.footprint_at = -1
+        """``State.nodes_version`` then."""
+        self.charged: tuple[int, int, bool, Resources] | None = None
+        """What its queue is charged with: slots, placed executors, a driver, and the size of an executor."""
+        self.closes: Place | None = None
+        """Where it waits for quota and keeps others from passing."""
+        self.over_quota = False
+        """Its held executors wait for the quota of their queue: more nodes would not help."""
 
         self.found = at
         self.reserved: float | None = None

@@ -7,6 +7,7 @@ from itertools import islice
 
 from muster.scheduling.decisions import Condition, Demand, Reserve
 from muster.scheduling.model import GangStatus, Holding, Phase, PodShape, Reservation, Role, Slot
+from muster.scheduling.reasons import WITHOUT_DEMAND
 from muster.scheduling.records import GANG_PROFILE, Gang, Journal
 from muster.scheduling.state import State
 
@@ -34,6 +35,8 @@ def demand_of(gang: Gang) -> tuple[tuple[PodShape, int], ...]:
         return ()
     missing: dict[PodShape, int] = {}
     if gang.phase is Phase.PENDING:
+        if gang.reason in WITHOUT_DEMAND:
+            return ()
         if gang.driver is not None and not gang.client:
             missing[PodShape(gang.driver.pod.requests, gang.driver.pod.constraints)] = 1
         elif not gang.client:
@@ -43,8 +46,9 @@ def demand_of(gang: Gang) -> tuple[tuple[PodShape, int], ...]:
     elif gang.holds:
         if gang.owed:
             missing[application.executor] = gang.owed
-        for shape, count in _held_in_vain(gang, application.maximum):
-            missing[shape] = missing.get(shape, 0) + count
+        if not gang.over_quota:
+            for shape, count in _held_in_vain(gang, application.maximum):
+                missing[shape] = missing.get(shape, 0) + count
     return tuple(missing.items())
 
 

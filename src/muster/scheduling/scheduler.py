@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from muster.cluster.nodes import NodeTable
-from muster.scheduling import executors, gangs, lifecycle, offers, pressure, restoring, turns
+from muster.scheduling import executors, gangs, lifecycle, offers, pressure, quota, restoring, turns
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision
 from muster.scheduling.events import (
@@ -17,6 +17,7 @@ from muster.scheduling.events import (
     NodeSeen,
     PodGone,
     PodSeen,
+    QueuesChanged,
     ReservationRestored,
     Synced,
     TimePassed,
@@ -72,6 +73,8 @@ class Scheduler:
                 lifecycle.reservation_restored(state, application, reservation, status)
             case LossesKnown(key=key, losses=losses):
                 pressure.losses_known(state, key, losses)
+            case QueuesChanged(queues=queues):
+                lifecycle.queues_changed(state, queues)
             case Synced():
                 if not state.synced:
                     restoring.settle_all(state)
@@ -182,7 +185,12 @@ class Scheduler:
         state = self._state
         if not state.synced:
             return []
-        turns.take_turns(state)
+        while True:
+            turns.take_turns(state)
+            for gang in list(state.dirty.values()):
+                quota.settle(state, gang)
+            if not state.stirred:
+                break
         while state.dirty:
             dirty, state.dirty = list(state.dirty.values()), {}
             for gang in dirty:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 from muster.cluster.nodes import Int64s, NodeTable
+from muster.cluster.resources import PODS, Resources
 from muster.packing.registry import find_packer
-from muster.queueing.fifo import FifoQueues, Waiting
+from muster.queueing.fifo import Waiting
+from muster.queueing.order import Queues
 from muster.queueing.preemption import ExecutorLoss
+from muster.queueing.tree import QueueTree
 from muster.scheduling.ceilings import Ceilings
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision, Publish
 from muster.scheduling.model import ApplicationKey, GangStatus, PodRef
-from muster.scheduling.records import Gang, PodId, PodRecord, Pressed
+from muster.scheduling.records import Gang, Place, PodId, PodRecord, Pressed
 from muster.scheduling.story import StoryEntry, cause_of
 from muster.scheduling.zones import Zones
 
@@ -26,6 +29,22 @@ class Ended:
         self.client = gang.client
         self.status = status
         self.story = tuple(gang.story)
+
+
+class Future:
+    """The future reservation of a waiting application: it will start no later than ``at``, if all runs as expected."""
+
+    __slots__ = ("at", "key", "nodes_version", "spare", "version")
+
+    def __init__(self, key: ApplicationKey, at: float, spare: Int64s, version: int, nodes_version: int) -> None:
+        self.key = key
+        self.at = at
+        """Seconds."""
+        self.spare = spare
+        """[R, N] what will be free then beside what it takes."""
+        self.version = version
+        """``NodeTable.version`` of which ``spare`` is true."""
+        self.nodes_version = nodes_version
 
 
 class State:
@@ -47,11 +66,17 @@ class State:
         self.ended: OrderedDict[ApplicationKey, Ended] = OrderedDict()
         self.claims: dict[str, dict[PodId, PodRecord]] = {}
         """Pods by the node they claim."""
-        self.queues = FifoQueues()
+        self.queues = Queues(QueueTree(()))
         self.blockers: dict[str, Waiting] = {}
-        """Per pool, whom the younger ones (and extras) wait for."""
+        """Per pool, whom the others (and extras) wait for."""
+        self.futures: dict[str, Future] = {}
+        """Per pool, what that one was promised, if anything."""
+        self.closed: dict[Place, ApplicationKey] = {}
+        """What is closed to others, and which application waits for quota there."""
+        self.rules_version = 0
+        """Raised whenever everybody who waits must be considered anew: nodes or queues have changed."""
         self.queued_at: dict[str, int] = {}
-        """Per pool, ``nodes_version`` when its queue was last gone through."""
+        """Per pool, ``rules_version`` when its queue was last gone through."""
         self.owing: dict[ApplicationKey, Gang] = {}
         """Gangs that are owed slots."""
         self.holding: dict[ApplicationKey, Gang] = {}
@@ -78,6 +103,9 @@ class State:
         self.freed_times = 0
         self.nodes_version = 0
         """Raised whenever a node came, went or changed."""
+
+        self._total = Resources()
+        self._total_at = -1
 
         self.decisions: list[Decision] = []
         self.dirty: dict[ApplicationKey, Gang] = {}
@@ -116,6 +144,23 @@ class State:
     def nodes_changed(self) -> None:
         """A node came, went or changed: everybody is considered anew."""
         self.nodes_version += 1
+        self.rules_version += 1
+        self.freed += 1
+        self.stirred = True
+
+    @property
+    def total(self) -> Resources:
+        """What all nodes together have: the whole of which queues have shares."""
+        if self._total_at != self.nodes_version:
+            sums = self.table.allocatable.sum(axis=1).tolist()
+            amounts = {name: amount for name, amount in zip(self.table.dimensions, sums, strict=True) if name != PODS}
+            self._total, self._total_at = Resources.of(**amounts), self.nodes_version
+        return self._total
+
+    def queues_changed(self, tree: QueueTree) -> None:
+        """The configuration of the queues was replaced: everybody is considered anew, nobody loses anything."""
+        self.queues.replace(tree)
+        self.rules_version += 1
         self.freed += 1
         self.stirred = True
 
@@ -126,7 +171,11 @@ class State:
 
     def leave_queue(self, gang: Gang) -> None:
         """Wait no longer; whoever waited behind it gets another chance."""
-        self.queues.discard(gang.pool, gang.waiting)
+        self.queues.discard(gang.key)
+        if gang.closes is not None:
+            self.closed.pop(gang.closes, None)
+            gang.closes = None
+            self.stirred = True
         blocker = self.blockers.get(gang.pool)
         if blocker is not None and blocker.key == gang.key:
             del self.blockers[gang.pool]

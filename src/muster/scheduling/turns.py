@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from muster.queueing.fifo import Waiting
-from muster.scheduling import executors, gangs, occupancy
-from muster.scheduling.plans import fits_one_zone
+from muster.scheduling import backfill, executors, gangs, occupancy, quota
+from muster.scheduling.model import PodShape
+from muster.scheduling.plans import Plan, fits_one_zone, plan_within
+from muster.scheduling.reasons import BEHIND, EXCEEDS, LEFT, WAITING
 from muster.scheduling.records import Gang
-from muster.scheduling.state import State
-
-WAITING = "WaitingForCapacity"
-BEHIND = "BehindEarlier"
-EXCEEDS = "ExceedsCluster"
-LEFT = "LeftToScheduler"
+from muster.scheduling.state import Future, State
 
 
 def take_turns(state: State) -> None:
@@ -48,23 +45,18 @@ def vacate(state: State, node: str) -> None:
 
 def consider(state: State, gang: Gang) -> None:
     """An application joins the queue: start it now, or say why it waits."""
-    waiting = gang.waiting
-    state.queues.add(gang.pool, waiting)
+    state.queues.add(quota.entry_of(gang))
     state.dirty[gang.key] = gang
     if not state.synced:
         return
-    blocker = state.blockers.get(gang.pool)
-    if blocker is not None and blocker < waiting:
-        _refuse(state, gang, _excess(state, gang), blocked=True)
+    pool = gang.pool
+    turn = _Turn(state, pool)
+    turn.blocker, turn.future = state.blockers.get(pool), state.futures.get(pool)
+    if turn.blocker is not None and not turn.is_behind(gang):
+        state.stirred = True  # it may come before the one that the others wait for: everybody's turn is taken anew
         return
-    if gangs.try_start(state, gang):
-        return
-    excess = _excess(state, gang)
-    _refuse(state, gang, excess, blocked=False)
-    if not excess and state.policy.enforced(gang.pool, waiting.created, state.at):
-        state.blockers[gang.pool] = waiting
-        if blocker is not None:
-            state.stirred = True
+    turn.take(gang)
+    turn.keep()
 
 
 def join(state: State, gang: Gang) -> None:
@@ -100,36 +92,162 @@ def age(state: State) -> None:
             _take_turns_in(state, pool)
 
 
+class _Turn:
+    """One walk through the waiting applications of a pool."""
+
+    def __init__(self, state: State, pool: str) -> None:
+        self.state = state
+        self.pool = pool
+        self.blocker: Waiting | None = None
+        """Whom everybody further back waits for."""
+        self.future: Future | None = None
+        """When that one will start, as far as that is known."""
+        self._too_big: dict[tuple[PodShape | None, PodShape, bool], int] = {}
+        """Of gangs that did not fit in this walk, by shapes (and beside the future reservation or not): the least."""
+
+    def is_behind(self, gang: Gang) -> bool:
+        """Whether the order of the queues cannot put it before the one that the others wait for."""
+        blocker = self.blocker
+        assert blocker is not None
+        if self.future is not None and self.future.key == blocker.key:
+            return True  # that one was promised a time
+        ahead = self.state.gangs.get(blocker.key)
+        if ahead is None or not quota.same_line(self.state, ahead, gang):
+            return False
+        return blocker < gang.waiting
+
+    def take(self, gang: Gang) -> bool:
+        """An application's turn: it starts, or the reason why it waits is noted. True when it started."""
+        state = self.state
+        standing = quota.standing(state, gang)
+        if standing is not None:
+            explain(state, gang, *standing)
+            return False
+        refusal = quota.refusal(state, gang)
+        if refusal is not None:
+            quota.refuse(state, gang, refusal)
+            return False
+        quota.reopen(state, gang)
+        if self.blocker is not None and self.blocker.key != gang.key:
+            return self._pass(gang)
+        if self._find_and_start(gang, None):
+            self.blocker = self.future = None
+            return True
+        self._wait(gang)
+        if not gang.excess and state.policy.enforced(self.pool, gang.waiting.created, state.at):
+            self.blocker = gang.waiting
+            if state.config.backfill:
+                promised = state.futures.get(self.pool)
+                held = promised is not None and promised.key == gang.key and backfill.still_holds(state, promised)
+                self.future = promised if held else backfill.plan_future(state, gang)
+        return False
+
+    def keep(self) -> None:
+        """Remember for the time until the next walk whom the others wait for."""
+        state, pool = self.state, self.pool
+        if self.blocker is None:
+            state.blockers.pop(pool, None)
+        else:
+            state.blockers[pool] = self.blocker
+        if self.future is None:
+            state.futures.pop(pool, None)
+        else:
+            state.futures[pool] = self.future
+
+    def _pass(self, gang: Gang) -> bool:
+        """Start before the blocker, if that one will start no later for it."""
+        if self.future is not None and self._find_and_start(gang, self.future):
+            return True
+        self._wait(gang, behind=True)
+        return False
+
+    def _find_and_start(self, gang: Gang, future: Future | None) -> bool:
+        state = self.state
+        application = gang.application
+        assert application is not None
+        shapes = (gangs.driver_shape(gang), application.executor)
+        lacking = max(0, application.minimum - gang.placed_in_gang)
+        beside = future is not None and not backfill.ends_before(state, gang, future)
+        for key in ((*shapes, False), (*shapes, True)):
+            if (beside or not key[2]) and lacking >= self._too_big.get(key, lacking + 1):
+                return False
+        plan = gangs.find_plan(state, gang)
+        if plan is None:
+            self._too_big[(*shapes, False)] = lacking
+            return False
+        if beside:
+            plan = self._plan_beside(gang, lacking)
+            if plan is None:
+                self._too_big[(*shapes, True)] = lacking
+                return False
+        gangs.start(state, gang, plan)
+        quota.settle(state, gang)
+        if self.future is not None:
+            state.tell(gang, f"passed {self.future.key}, which will start no later for it")
+            if beside:
+                backfill.took(state, gang, self.future)
+        return True
+
+    def _plan_beside(self, gang: Gang, lacking: int) -> Plan | None:
+        """A place for a gang that may still run when the head is to start."""
+        state, application = self.state, gang.application
+        assert application is not None
+        if self.future is not None and self.future.version != state.table.version:
+            self.future = backfill.plan_future(state, state.gangs[self.future.key])  # others have taken room since
+        if self.future is None:
+            return None
+        available = backfill.room_beside(state, self.future)
+        return plan_within(state, gangs.driver_shape(gang), application.executor, lacking, available)
+
+    def _wait(self, gang: Gang, *, behind: bool = False) -> None:
+        excess = excess_of(self.state, gang)
+        if excess:
+            explain(self.state, gang, EXCEEDS, f"can never start on this cluster: {excess}")
+        elif behind:
+            explain(
+                self.state,
+                gang,
+                BEHIND,
+                "an earlier application of its node pool waits for capacity, and goes first",
+            )
+        else:
+            who = f"its {gang.minimum} executors do" if gang.client else f"its driver and {gang.minimum} executor(s) do"
+            explain(self.state, gang, WAITING, f"{who} not fit together on the free capacity now")
+
+
 def _pools(state: State) -> list[str]:
     return sorted({*state.queues.pools(), *state.blockers, *(gang.pool for gang in state.owing.values())})
 
 
 def _take_turns_in(state: State, pool: str) -> None:
     before = state.blockers.get(pool)
-    blocker = _owing_blocker(state, pool)
-    nodes_changed = state.nodes_version != state.queued_at.get(pool)
-    for waiting in state.queues.waiting(pool):
-        gang = state.gangs[waiting.key]
-        if not gangs.is_ready(gang):
+    turn = _Turn(state, pool)
+    turn.blocker = owing = _owing_blocker(state, pool)
+    unchanged = state.rules_version == state.queued_at.get(pool)
+    promised = state.futures.get(pool)
+    if promised is not None and owing is None:
+        gang = state.gangs.get(promised.key)
+        if gang is not None and gangs.is_ready(gang):
+            turn.take(gang)  # whoever was promised a time keeps its place, whatever came meanwhile
+    line = state.queues.turns(pool, state.total)
+    passed = 0
+    while (key := line.next()) is not None:
+        gang = state.gangs[key]
+        if not gangs.is_ready(gang) or (turn.blocker is not None and turn.blocker.key == key):
+            line.passed(key)
             continue
-        if blocker is not None:
-            if blocker == before and not nodes_changed:
+        if turn.blocker is not None and turn.blocker == before and unchanged:
+            if turn.future is None or passed >= state.config.backfill_depth:
                 break  # everybody further back has been told already
-            _refuse(state, gang, _excess(state, gang), blocked=True)
-            continue
-        if gangs.try_start(state, gang):
-            continue
-        excess = _excess(state, gang)
-        _refuse(state, gang, excess, blocked=False)
-        if not excess and state.policy.enforced(pool, waiting.created, state.at):
-            blocker = waiting
-    state.queued_at[pool] = state.nodes_version
-    if blocker is None:
-        state.blockers.pop(pool, None)
-        if not state.queues.waiting(pool):
-            state.queued_at.pop(pool, None)
-    else:
-        state.blockers[pool] = blocker
+            passed += 1
+        if turn.take(gang):
+            line.started(key)
+        else:
+            line.passed(key)
+    state.queued_at[pool] = state.rules_version
+    turn.keep()
+    if turn.blocker is None and not state.queues.waiting(pool):
+        state.queued_at.pop(pool, None)
 
 
 def _owing_blocker(state: State, pool: str) -> Waiting | None:
@@ -144,7 +262,7 @@ def _owing_blocker(state: State, pool: str) -> Waiting | None:
     return None
 
 
-def _excess(state: State, gang: Gang) -> str:
+def excess_of(state: State, gang: Gang) -> str:
     """Which of the gang's numbers is too big for the empty cluster; "" when none is."""
     if gang.excess_at != state.nodes_version:
         application = gang.application
@@ -159,17 +277,8 @@ def _excess(state: State, gang: Gang) -> str:
     return gang.excess
 
 
-def _refuse(state: State, gang: Gang, excess: str, *, blocked: bool) -> None:
+def explain(state: State, gang: Gang, reason: str, message: str) -> None:
     """Note why an application waits, if that is news."""
-    if excess:
-        reason, message = EXCEEDS, f"can never start on this cluster: {excess}"
-    elif blocked:
-        reason, message = BEHIND, "an earlier application of its node pool waits for capacity, and goes first"
-    else:
-        reason = WAITING
-        message = f"its driver and {gang.minimum} executor(s) do not fit together on the free capacity now"
-        if gang.client:
-            message = f"its {gang.minimum} executors do not fit together on the free capacity now"
     if (gang.reason, gang.message) != (reason, message):
         gang.reason, gang.message = reason, message
         state.tell(gang, f"{reason}: {message}")

@@ -1,0 +1,183 @@
+"""What the queues say to an application: whether it may be there at all, and whether its quota allows it now.
+
+A whole gang is allowed or not, never a part of it. One that its quota does not allow keeps the place it hit closed, so
+that smaller ones of the same place do not pass it for ever: a queue, or what one user has there.
+"""
+
+from __future__ import annotations
+
+from muster.cluster.resources import Resources
+from muster.queueing.config import Policy
+from muster.queueing.rules import denial
+from muster.queueing.standing import Entry
+from muster.queueing.usage import Charge, Refusal, RefusalKind
+from muster.scheduling.model import Pod
+from muster.scheduling.reasons import BEHIND, EXCEEDS_QUEUE, NOT_ALLOWED, OVER_QUOTA, UNKNOWN_QUEUE
+from muster.scheduling.records import GANG_PROFILE, NOTHING, Gang, Place
+from muster.scheduling.state import State
+
+Told = tuple[str, str]
+"""Reason and message."""
+_NAMED = 10
+
+
+def entry_of(gang: Gang) -> Entry:
+    """Its place among those that wait."""
+    application = gang.application
+    assert application is not None
+    return Entry(
+        created=application.created,
+        key=gang.key,
+        queue=application.queue,
+        user=application.user,
+        groups=application.groups,
+        priority=application.priority,
+        pool=application.pool,
+    )
+
+
+def standing(state: State, gang: Gang) -> Told | None:
+    """Why the application has no place in the queue it names, or must wait for another there; ``None``: it may try."""
+    application = gang.application
+    assert application is not None
+    tree, queue = state.queues.tree, application.queue
+    if not tree.leaf(queue):
+        leaves = tree.leaves
+        named = ", ".join(leaves[:_NAMED]) + (f" and {len(leaves) - _NAMED} more" if len(leaves) > _NAMED else "")
+        why = "has queues below it and takes no applications itself" if queue in tree else "does not exist"
+        return UNKNOWN_QUEUE, f"its queue {queue!r} {why}; applications may use {named}"
+    denied = denial(tree, queue, application.user, application.groups)
+    if denied is not None:
+        return NOT_ALLOWED, denied.message()
+    if not tree.allows(queue, application.pool):
+        pools = [tree.config(name).node_pools for name in tree.path(queue)]
+        allowed = ", ".join(repr(pool) for pool in next(names for names in reversed(pools) if names))
+        return NOT_ALLOWED, f"queue {queue} may not use node pool {application.pool!r}, only {allowed}"
+    owner = _closed_by(state, gang)
+    if owner is not None:
+        place, holder = owner
+        return BEHIND, f"{holder} waits for quota in {place}, and goes first"
+    return None
+
+
+def refusal(state: State, gang: Gang) -> Refusal | None:
+    """The limit that the whole gang would break now."""
+    application = gang.application
+    assert application is not None
+    driver = gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
+    used = driver + application.executor.requests.times(max(application.minimum, gang.placed_in_gang))
+    return state.queues.refusal(entry_of(gang), used, driver, state.total, new=True)
+
+
+def refuse(state: State, gang: Gang, limit: Refusal) -> None:
+    """Note that the gang waits for its quota, and keep the place of that limit closed meanwhile."""
+    application = gang.application
+    assert application is not None
+    driver = gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
+    used = driver + application.executor.requests.times(application.minimum)
+    never = state.queues.never(entry_of(gang), used, driver, state.total)
+    if never is not None:
+        reopen(state, gang)
+        _say(state, gang, EXCEEDS_QUEUE, f"can never start in queue {application.queue}: {never.message()}")
+        return
+    place = _place_of(limit)
+    if gang.closes not in (None, place):
+        reopen(state, gang)
+    if place not in state.closed:
+        state.closed[place] = gang.key
+        gang.closes = place
+    _say(state, gang, OVER_QUOTA, limit.message())
+
+
+def reopen(state: State, gang: Gang) -> None:
+    """The gang no longer keeps a place closed."""
+    if gang.closes is not None:
+        state.closed.pop(gang.closes, None)
+        gang.closes = None
+        state.stirred = True
+
+
+def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
+    """Why an executor above the minimum may not be placed, when that is for its queue to say; "" when it may."""
+    application = gang.application
+    if application is None or not state.queues.tree.leaf(application.queue):
+        return ""
+    owner = _closed_by(state, gang)
+    if owner is not None:
+        place, holder = owner
+        return f"{holder} waits for quota in {place}, which goes before executors above a minimum"
+    limit = state.queues.refusal(entry_of(gang), pod.requests, NOTHING, state.total, new=False)
+    return limit.message() if limit is not None else ""
+
+
+def settle(state: State, gang: Gang) -> None:
+    """Bring what the queue is charged with in line with what the gang holds."""
+    application = gang.application
+    if application is None or not gang.holds:
+        if gang.charged is not None:
+            gang.charged = None
+            state.queues.charge(gang.key, None)
+            state.stirred = True
+        return
+    slots = gang.placed_in_gang + gang.unfilled + gang.owed
+    held = (slots, sum(gang.placed.values()), gang.driver is not None, application.executor.requests)
+    if held == gang.charged:
+        return
+    before, gang.charged = gang.charged, held
+    driver = gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
+    used = driver + application.executor.requests.times(slots)
+    if len(gang.placed) > (GANG_PROFILE in gang.placed):
+        used = used + _other_profiles(gang)
+    state.queues.charge(
+        gang.key, Charge(application.queue, application.user, application.groups, used=used, driver=driver)
+    )
+    if before is not None and held[:2] < before[:2]:
+        state.stirred = True  # quota came free
+
+
+def same_line(state: State, ahead: Gang, behind: Gang) -> bool:
+    """Whether the order between two waiting applications is that of their creation and cannot change."""
+    first, second = ahead.application, behind.application
+    if first is None or second is None or first.queue != second.queue:
+        return False
+    return state.queues.tree.leaf(first.queue) and state.queues.tree.config(first.queue).policy is Policy.FIFO
+
+
+def _closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
+    """The place that another application keeps closed for this one, in words, and that application."""
+    if not state.closed:
+        return None
+    application, tree = gang.application, state.queues.tree
+    assert application is not None
+    group = tree.group_of(application.queue, application.groups)
+    for queue in tree.path(application.queue):
+        for kind, name in (("", ""), ("user", application.user), ("group", group)):
+            holder = state.closed.get((queue, kind, name))
+            if holder is not None and holder != gang.key:
+                return f"queue {queue}" + (f" for {kind} {name or 'unknown'}" if kind else ""), holder
+    return None
+
+
+def _place_of(limit: Refusal) -> Place:
+    """What of a queue waits until this limit allows more: all of it, or one user or group."""
+    match limit.kind:
+        case RefusalKind.USER_MAX | RefusalKind.USER_APPLICATIONS:
+            return (limit.queue, "user", limit.user)
+        case RefusalKind.GROUP_MAX | RefusalKind.GROUP_APPLICATIONS:
+            return (limit.queue, "group", limit.group)
+        case _:
+            return (limit.queue, "", "")
+
+
+def _other_profiles(gang: Gang) -> Resources:
+    used = NOTHING
+    for record in gang.pods.values():
+        if record.room and record is not gang.driver and record.pod.profile != GANG_PROFILE:
+            used = used + record.charged
+    return used
+
+
+def _say(state: State, gang: Gang, reason: str, message: str) -> None:
+    if (gang.reason, gang.message) != (reason, message):
+        gang.reason, gang.message = reason, message
+        state.tell(gang, f"{reason}: {message}")
