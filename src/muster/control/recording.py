@@ -40,6 +40,23 @@ _LARGEST = 2**63 - 1
 _OUTCOMES = {"Succeeded": Outcome.SUCCEEDED, "Failed": Outcome.FAILED}
 
 
+class _Told(msgspec.Struct, frozen=True, gc=False):
+    """What the account needs of a pod and the scheduler does not; no object of Kubernetes is kept."""
+
+    ready: bool = False
+    """Its containers run and are ready."""
+    disrupted: bool = False
+    outcome: Outcome | None = None
+    since: float | None = None
+    """On its node since then: of pods that were there before the term."""
+    finished_at: float | None = None
+    """When its last container ended: of drivers that ended before the term."""
+
+
+_READY = _Told(ready=True)
+_NOT_READY = _Told()
+
+
 class _Life:
     """One application while it lives."""
 
@@ -73,7 +90,7 @@ class Recording:
         self._story = story
         self._pool_label = pool_label
         self._lives: dict[ApplicationKey, _Life] = {}
-        self._unsettled: dict[tuple[str, str], tuple[k.Pod, Pod]] | None = {}
+        self._unsettled: dict[tuple[str, str], tuple[Pod, _Told]] | None = {}
         """Pods told before the first state was complete, when their nodes may not be known yet; then ``None``."""
         self._sampled = 0.0
 
@@ -82,9 +99,9 @@ class Recording:
         if seen.role is Role.OTHER:
             return
         if self._unsettled is not None:
-            self._unsettled[seen.namespace, seen.name] = (pod, seen)
+            self._unsettled[seen.namespace, seen.name] = (seen, _told_before(pod, seen))
         else:
-            self._pod_seen(at, pod, seen)
+            self._pod_seen(at, seen, _told(pod, seen))
 
     def pod_gone(self, at: float, ref: PodRef, application: ApplicationKey | None) -> None:
         """``application``: "" for a pod that is not Spark's; ``None`` when its last state was missed."""
@@ -123,8 +140,8 @@ class Recording:
     def settle(self, at: float) -> None:
         """The first state is complete: what is on nodes now was there before, and is counted from then on."""
         unsettled, self._unsettled = self._unsettled, None
-        for pod, seen in (unsettled or {}).values():
-            self._pod_seen(at, pod, seen, _bound_since(pod, seen))
+        for seen, told in (unsettled or {}).values():
+            self._pod_seen(at, seen, told)
             life = self._lives.get(seen.application)
             if life is not None and seen.node:
                 life.observed_since = at
@@ -168,7 +185,7 @@ class Recording:
             life = self._lives[key] = _Life(at)
         return life
 
-    def _pod_seen(self, at: float, pod: k.Pod, seen: Pod, since: float | None = None) -> None:
+    def _pod_seen(self, at: float, seen: Pod, told: _Told) -> None:
         life = self._lives.get(seen.application)
         if life is None:
             if seen.finished:
@@ -180,10 +197,9 @@ class Recording:
         share = life.pods.get(seen.name)
         if seen.finished:
             if driver:
-                life.outcome = _OUTCOMES.get(pod.status.phase)
-                life.finished_at = None if since is None else _ended_at(pod)
+                life.outcome, life.finished_at = told.outcome, told.finished_at
             if share is not None:
-                share.evicted = share.evicted or _is_disrupted(pod)
+                share.evicted = share.evicted or told.disrupted
                 del life.pods[seen.name]
                 if share.bound:
                     life.account.left(at, share)
@@ -194,13 +210,12 @@ class Recording:
             )
         if not seen.node:
             return
-        ready = seen.running and _is_ready(pod.status.container_statuses)
         if not share.bound:
-            life.account.bound(at, share, self._zone_of(seen.node), ready=ready, since=since)
-        elif share.ready is not ready:
-            life.account.ready(at, share, ready)
-        if seen.terminating and not share.evicted:
-            share.evicted = _is_disrupted(pod)
+            life.account.bound(at, share, self._zone_of(seen.node), ready=told.ready, since=told.since)
+        elif share.ready is not told.ready:
+            life.account.ready(at, share, told.ready)
+        if told.disrupted:
+            share.evicted = True
 
     def _reserved(self, at: float, key: ApplicationKey, reservation: Reservation) -> None:
         life = self._life(at, key)
@@ -259,6 +274,22 @@ class Recording:
 def _requests(shape: PodShape) -> Requests:
     requests = shape.requests
     return Requests(min(requests.get(CPU), _LARGEST), min(requests.get(MEMORY), _LARGEST))
+
+
+def _told(pod: k.Pod, seen: Pod) -> _Told:
+    if not seen.finished and not seen.terminating:  # nearly always, and quicker so
+        return _READY if seen.running and _is_ready(pod.status.container_statuses) else _NOT_READY
+    return _Told(
+        ready=seen.running and _is_ready(pod.status.container_statuses),
+        disrupted=_is_disrupted(pod),
+        outcome=_OUTCOMES.get(pod.status.phase),
+    )
+
+
+def _told_before(pod: k.Pod, seen: Pod) -> _Told:
+    """Of a pod that was there when the term began."""
+    ended = _ended_at(pod) if seen.finished else None
+    return msgspec.structs.replace(_told(pod, seen), since=_bound_since(pod, seen), finished_at=ended)
 
 
 def _is_ready(statuses: Iterable[k.ContainerStatus]) -> bool:
