@@ -75,6 +75,8 @@ async def _measure_at(nodes: int, calls: int) -> list[Calls]:
     async with _server(nodes) as port, aiohttp.ClientSession() as http:
         bench = _Bench(http, f"https://127.0.0.1:{port}", nodes)
         total = calls + WARM_UP
+        await bench.ask(spark_pod("first", "first", "driver"))
+        await bench.catch_up()
         drivers = [spark_pod(f"fit-{each}", f"fit-{each}", "driver") for each in range(total)]
         found = [await bench.run(FITS, drivers)]
         huge = [spark_pod(f"huge-{each}", f"huge-{each}", "driver", cpu="65") for each in range(total)]
@@ -133,6 +135,9 @@ class _Bench:
 
     async def tell(self, pods: Sequence[PodBody]) -> None:
         await self._post("/bench/pods", msgspec.json.encode(pods))
+
+    async def catch_up(self) -> None:
+        await self._post("/bench/catch-up", b"{}")
 
     def _body(self, pod: PodBody) -> bytes:
         return f'{{"Pod":{msgspec.json.encode(pod).decode()},"Nodes":null,"NodeNames":{self._names}}}'.encode()

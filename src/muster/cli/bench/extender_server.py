@@ -1,7 +1,8 @@
 """The extender in a process of its own, with a large cluster and no API server; ``muster bench extender`` calls it.
 
 It prints its port. Beside the extender's routes: ``GET /bench/cpu`` (seconds of this process, and those of them that
-went into answers), ``POST /bench/pods`` (the watch tells of a pod), ``POST /bench/forget`` (it tells of their end).
+went into answers), ``POST /bench/pods`` (the watch tells of a pod), ``POST /bench/forget`` (it tells of their end),
+``POST /bench/catch-up`` (quiet moments pass).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 from aiohttp import web
 
 from muster.control.extender.demand_book import DemandBook
-from muster.control.extender.filter import Answer, Filter
+from muster.control.extender.filter import CATCH_UP, Answer, Filter
 from muster.control.extender.messages import ExtenderArgs
 from muster.control.extender.object_states import key_of
 from muster.control.extender.reservations import ResourceReservation, new_reservation
@@ -199,7 +200,13 @@ def _app(found: Filter) -> web.Application:
         gc.collect()
         return web.json_response({})
 
+    async def catch_up(request: web.Request) -> web.Response:
+        while found.catch_up(CATCH_UP):
+            pass
+        return web.json_response({})
+
     app.router.add_get("/bench/cpu", cpu)
+    app.router.add_post("/bench/catch-up", catch_up)
     app.router.add_post("/bench/pods", tell)
     app.router.add_post("/bench/forget", forget)
     return app
