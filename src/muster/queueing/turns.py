@@ -53,7 +53,7 @@ class Turns:
                 line.position = position
                 if (item[1], item[2]) >= until:
                     break
-                if self._may_be_tried(item):
+                if item[2] in self._waiting and not (self._closed and self._is_closed(item[3])):
                     return item[2]
             else:
                 line.position = len(items)
@@ -61,7 +61,7 @@ class Turns:
             self._climb(line, line.first(), moved=False)
         while (line := self._first_line()) is not None:
             item = line.items[line.position]
-            if self._may_be_tried(item):
+            if item[2] in self._waiting and not (self._closed and self._is_closed(item[3])):
                 if line is self._before:
                     self._until = _stays_first_until(line)
                 self._line = self._before = line
@@ -120,9 +120,6 @@ class Turns:
             raise ValueError(f"{key} was not handed out last, {line.items[line.position][2]} was")
         return line
 
-    def _may_be_tried(self, item: Item) -> bool:
-        return item[2] in self._waiting and not (self._closed and self._is_closed(item[3]))
-
     def _is_closed(self, entry: Entry) -> bool:
         group = self._tree.group_of(entry.queue, entry.groups)
         return any(
@@ -163,13 +160,14 @@ class Turns:
                 heapify(heap)
             elif first is None:
                 heappop(heap)
-            elif changed or fork.by_priority:
+            elif changed:
                 heapreplace(heap, rank(fork, place, turn.lowest, first))
             else:
-                heapreplace(heap, (top[0], top[1], first[1], first[2], top[4], first, place))
+                by = -first[3].priority if fork.by_priority and top[0] else top[1]
+                heapreplace(heap, (top[0], by, first[1], first[2], top[4], first, place))
             changed = moved
             if fork.scaled:
-                lowest = lowest_share(heap)
+                lowest = heap[0][4] if heap and heap[0][0] else lowest_share(heap)
                 if lowest != parent.lowest:
                     parent.lowest = lowest
                     changed = True
