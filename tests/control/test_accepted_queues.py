@@ -75,6 +75,14 @@ def test_queues_below_one_that_is_wrong_from_the_start_are_not_there_either() ->
     assert acceptance.problems["leaf"] == 'parent: queue "middle" is not accepted'
 
 
+def test_a_queue_that_moves_below_one_with_a_mistake_stays_where_it_was() -> None:
+    before = [queue("a"), queue("below", "a")]
+    acceptance = told([queue("a", "new"), queue("below", "a"), queue("new", "nowhere")], before)
+    assert acceptance.queues == {one.name: one for one in before}
+    assert acceptance.problems["a"] == 'parent: queue "new" is not accepted'
+    assert set(acceptance.problems) == {"a", "new"}
+
+
 def test_queues_in_a_circle_leave_the_others_alone() -> None:
     acceptance = told([queue("a", "b"), queue("b", "a"), queue("x")])
     assert names(acceptance) == {"x"}
@@ -116,5 +124,6 @@ def test_what_is_accepted_is_always_a_sound_tree(seed: int) -> None:
         }
         acceptance = accept(wanted, {}, previous)
         QueueTree(acceptance.queues.values())
+        assert wanted.keys() & previous.keys() <= acceptance.queues.keys(), "nothing that was in force gets lost"
         assert all(acceptance.queues[name] == wanted[name] for name in wanted.keys() - acceptance.problems.keys())
         previous = dict(acceptance.queues)

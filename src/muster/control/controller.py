@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -21,6 +21,7 @@ from muster.control.discovery import Discovery, Finding
 from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
 from muster.control.queue_feed import QueueFeed
+from muster.control.queue_status import QueueStatusWriter
 from muster.control.queues import Configs
 from muster.control.recording import Recording
 from muster.control.routing import Routes
@@ -72,6 +73,7 @@ class Controller:
         metrics: Metrics,
         clock: Callable[[], float],
         queues: QueueFeed,
+        queue_status: QueueStatusWriter,
         recording: Recording | None = None,
     ) -> None:
         self._config = config
@@ -84,6 +86,7 @@ class Controller:
         self._metrics = metrics
         self._clock = clock
         self._queues = queues
+        self._queue_status = queue_status
         self._routes = Routes()
         self._recording = recording
         self._calling_back = CallingBack(metrics, clock, self._handle)
@@ -115,6 +118,7 @@ class Controller:
                 self._handle(Synced(now))
                 self._count_restored()
                 self._settle()
+                tasks.create_task(self._queue_status.run())
                 tasks.create_task(self._tick())
         finally:
             self.synced.clear()
@@ -135,6 +139,11 @@ class Controller:
     def explain(self, key: ApplicationKey) -> Explanation | None:
         """Why an application is where it is; ``None`` when it is not known."""
         return self.scheduler.explain(key, self._clock())
+
+    @property
+    def queue_problems(self) -> Mapping[str, str]:
+        """By queue, what is wrong with its newest version, which is not in force."""
+        return self._queues.acceptance.problems
 
     async def drain(self, timeout: float) -> bool:
         """Let writes under way finish; False when ``timeout`` seconds were not enough."""

@@ -11,11 +11,16 @@ from muster.control import history_api
 from muster.history.store import StoreError
 
 if TYPE_CHECKING:
+    from muster.control.controller import Controller
     from muster.control.serve import Service
+
+_SHOWN = 20
+_LONGEST_NAME = 253
 
 
 def management_app(service: Service) -> web.Application:
     """``/healthz`` (alive), ``/readyz`` (answers reviews), ``/metrics``, ``/why?application=NAMESPACE/APPLICATION``,
+    ``/queues``, ``/queues/NAME``,
     ``/history?namespace=…&queue=…&user=…&name=…&application=…&since=…&limit=…&sort=…&summary=…``."""
 
     async def healthz(request: web.Request) -> web.Response:
@@ -33,15 +38,39 @@ def management_app(service: Service) -> web.Application:
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=service.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
+    def deciding() -> Controller | None:
+        controller = service.controller
+        knows = controller is not None and controller.synced.is_set() and service.election.is_leader()
+        return controller if knows else None
+
+    async def queues(request: web.Request) -> web.Response:
+        controller = deciding()
+        if controller is None:
+            return _elsewhere(service)
+        answer = {"queues": controller.scheduler.queues(), "problems": controller.queue_problems}
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
+    async def queue(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        controller = deciding()
+        if controller is None:
+            return _elsewhere(service)
+        details = controller.scheduler.queue(name)
+        problem = controller.queue_problems.get(name, "")
+        if details is None:
+            known = ", ".join(one.name for one in controller.scheduler.queues()[:_SHOWN])
+            why = f"it is not in force: {problem}" if problem else f"there are {known}"
+            return _error(404, f'there is no queue "{name[:_LONGEST_NAME]}"; {why}')
+        answer = msgspec.to_builtins(details) | {"problem": problem}
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
     async def why(request: web.Request) -> web.Response:
         key = request.query.get("application", "")
         if "/" not in key:
             return _error(400, "application must be NAMESPACE/APPLICATION-ID, e.g. team-a/spark-0123…")
-        controller = service.controller
-        if controller is None or not controller.synced.is_set() or not service.election.is_leader():
-            return _error(
-                503, f"this replica does not decide; the lease is held by {service.election.holder or 'nobody'}"
-            )
+        controller = deciding()
+        if controller is None:
+            return _elsewhere(service)
         explanation = controller.explain(key)
         if explanation is None:
             return _error(404, f"no application {key} is known; its driver may have ended or may not be Spark's")
@@ -64,8 +93,14 @@ def management_app(service: Service) -> web.Application:
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/why", why)
+    app.router.add_get("/queues", queues)
+    app.router.add_get("/queues/{name}", queue)
     app.router.add_get("/history", history)
     return app
+
+
+def _elsewhere(service: Service) -> web.Response:
+    return _error(503, f"this replica does not decide; the lease is held by {service.election.holder or 'nobody'}")
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -150,8 +150,10 @@ def _take_back(kept: dict[str, QueueConfig], previous: Configs, error: QueueConf
             continue
         for one in (name, *_below(kept, name)):
             gone = kept.pop(one, None)
-            if gone is not None and one != name:
+            if gone is not None and one != name and gone != previous.get(one):
                 told.setdefault(one, _follows(gone.parent))
+            if one in previous:
+                kept[one] = previous[one]
 
 
 def _follows(parent: str) -> str:

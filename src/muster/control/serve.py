@@ -26,6 +26,7 @@ from muster.control.metrics import Metrics
 from muster.control.outbox import Outbox
 from muster.control.queue_feed import QueueFeed
 from muster.control.queue_file import QueueFile
+from muster.control.queue_status import QueueStatusWriter
 from muster.control.recording import Recording
 from muster.control.registration import WebhookRegistration
 from muster.control.settings import certificate_lifetimes, scheduler_config
@@ -256,6 +257,7 @@ class Service:
             self.metrics,
             clock,
             feed,
+            QueueStatusWriter(self._client, feed, scheduler.queues, self._leads_on, clock),
             recording,
         )
         await self.controller.run()

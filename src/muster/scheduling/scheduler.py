@@ -34,6 +34,7 @@ from muster.scheduling.model import (
     PodShape,
     Reservation,
 )
+from muster.scheduling.queue_report import QueueDetails, QueueReport, report_queue, report_queues
 from muster.scheduling.reporting import changes_of, holding_of, report, reservation_of, status_of
 from muster.scheduling.state import State
 from muster.scheduling.story import StoryEntry
@@ -172,6 +173,19 @@ class Scheduler:
         """The node on which a pod has room, "" when it has none."""
         record = self._state.pods.get((namespace, name))
         return record.room if record is not None else ""
+
+    def queues(self) -> list[QueueReport]:
+        """Every queue with what it holds and how many wait, parents before children."""
+        return report_queues(self._state.queues, self._state.total)
+
+    def queue(self, name: str) -> QueueDetails | None:
+        """One queue with its users and who waits in it, in order; ``None`` when there is none of this name."""
+        return report_queue(self._state.queues, name, self._state.total, self._told)
+
+    def _told(self, key: ApplicationKey) -> tuple[str, str, str]:
+        gang = self._state.gangs[key]
+        name = gang.application.name if gang.application is not None else ""
+        return name, gang.reason, gang.message
 
     def demands(self) -> Mapping[ApplicationKey, tuple[tuple[PodShape, int], ...]]:
         """Room that is missing, per application that misses any."""
