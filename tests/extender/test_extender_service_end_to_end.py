@@ -160,6 +160,7 @@ async def test_status_and_metrics(cluster: RunningExtender) -> None:
 
     for name in ("liveness", "readiness", "health"):
         assert (await cluster.call(f"/status/{name}"))[0] == 200
+        assert (await cluster.call(f"{CONTEXT}/status/{name}"))[0] == 200, "where probes of the archived example look"
     _, metrics = await cluster.call("/metrics")
     assert (
         'foundry_spark_scheduler_requests_total{instance_group="batch",outcome="success",sparkrole="driver"} 1.0'

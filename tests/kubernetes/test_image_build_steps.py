@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def build_stage() -> list[tuple[str, str]]:
-    """Its COPY and RUN instructions, in order."""
+    """The COPY and RUN instructions of the stage ``build``, in order."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
-    stage = text[text.index("FROM ") : text.rindex("\nFROM ")]
+    [stage] = [each for each in text.split("\nFROM ") if each.partition("\n")[0].endswith(" AS build")]
     return [(word, rest) for word, rest in re.findall(r"^(COPY|RUN) (.*)$", stage, re.MULTILINE)]
 
 
@@ -54,14 +54,14 @@ def copy(origin: Path, target: Path) -> None:
         shutil.copy(origin, target)
 
 
-def run(image: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(image: Path, *arguments: str, program: str = "muster") -> subprocess.CompletedProcess[str]:
     """As in the pod: a home and a working directory that cannot be written to, and no environment."""
     folder = image / "empty"
     folder.mkdir(mode=0o555, exist_ok=True)
     environment = {"PATH": f"{image}/opt/muster/bin", "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        ["muster", *arguments],
-        executable=image / "opt" / "muster" / "bin" / "muster",
+        [program, *arguments],
+        executable=image / "opt" / "muster" / "bin" / program,
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -81,6 +81,13 @@ def test_the_installed_command_works_where_nothing_can_be_written(image: Path) -
     assert made.returncode == 0
     assert {"Deployment", "CustomResourceDefinition"} <= {one["kind"] for one in yaml.safe_load_all(made.stdout)}
     assert contents(image) == before
+
+
+@pytest.mark.parametrize("program", ["spark-scheduler", "spark-scheduler-conversion-webhook"])
+def test_the_archived_schedulers_commands_are_there(image: Path, program: str) -> None:
+    done = run(image, "server", program=program)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{program}: error: var/conf/install.yml")
 
 
 def test_without_a_cluster_the_service_says_so_in_one_line(image: Path) -> None:

@@ -37,6 +37,14 @@ def run_extender(path: Path) -> int:
     return _until_stopped(serve(load(path)))
 
 
+def run_conversion_webhook(path: Path) -> int:
+    """Serve conversions of the archived scheduler's resources until SIGTERM."""
+    from muster.control.extender.configuration import load
+    from muster.control.extender.conversion_webhook import serve
+
+    return _until_stopped(serve(load(path)))
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.extender is not None:
         return run_extender(arguments.extender)

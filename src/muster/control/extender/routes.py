@@ -36,6 +36,15 @@ def extender_app(context_path: str, ask: Ask, *, needs_client_certificate: bool 
         body = admitted(answer.node, args) if answer.node else refused(args.node_names, answer.message)
         return web.Response(body=body, content_type="application/json")
 
+    app = conversion_app(context_path)
+    for path in ("/predicates", "/filter"):
+        app.router.add_post(context_path.rstrip("/") + path, filter_nodes)
+    return app
+
+
+def conversion_app(context_path: str) -> web.Application:
+    """``<context>/convert`` alone."""
+
     async def convert(request: web.Request) -> web.Response:
         try:
             body = answer_review(await request.read())
@@ -44,15 +53,14 @@ def extender_app(context_path: str, ask: Ask, *, needs_client_certificate: bool 
         return web.Response(body=body, content_type="application/json")
 
     app = web.Application(client_max_size=MAX_BYTES)
-    prefix = context_path.rstrip("/")
-    for path in ("/predicates", "/filter"):
-        app.router.add_post(prefix + path, filter_nodes)
-    app.router.add_post(prefix + "/convert", convert)
+    app.router.add_post(context_path.rstrip("/") + "/convert", convert)
     return app
 
 
-def add_status(app: web.Application, is_ready: Callable[[], str], secret: str, render: Callable[[], bytes]) -> None:
-    """``/status/liveness``, ``/readiness``, ``/health`` and ``/metrics``.
+def add_status(
+    app: web.Application, context_path: str, is_ready: Callable[[], str], secret: str, render: Callable[[], bytes]
+) -> None:
+    """``/status/liveness``, ``/readiness``, ``/health`` and ``/metrics``, with and without the context path before it.
 
     ``is_ready``: why not, "" when it is. ``secret``: what ``/status/health`` wants as a bearer token, "" for none.
     """
@@ -75,9 +83,10 @@ def add_status(app: web.Application, is_ready: Callable[[], str], secret: str, r
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    for name, handler in {"liveness": liveness, "readiness": readiness, "health": health}.items():
-        app.router.add_get(f"/status/{name}", handler)
-    app.router.add_get("/metrics", metrics)
+    for prefix in dict.fromkeys(("", context_path.rstrip("/"))):
+        for name, handler in {"liveness": liveness, "readiness": readiness, "health": health}.items():
+            app.router.add_get(f"{prefix}/status/{name}", handler)
+        app.router.add_get(f"{prefix}/metrics", metrics)
 
 
 def _presents_certificate(request: web.Request) -> bool:

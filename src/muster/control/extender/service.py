@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import socket
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from aiohttp import web
 
 from muster.cluster.quantity import QuantityError
 from muster.control import logs
@@ -28,22 +26,21 @@ from muster.control.extender.demands import DEMANDS, Demand, DemandPhase, ours_u
 from muster.control.extender.facts import is_scheduled_by_us, is_spark
 from muster.control.extender.filter import CATCH_UP, Answer, Filter
 from muster.control.extender.legacy_metrics import LegacyMetrics
+from muster.control.extender.listeners import https
 from muster.control.extender.messages import ExtenderArgs
 from muster.control.extender.object_states import Key
 from muster.control.extender.observations import Observations
 from muster.control.extender.pod_lifecycle import stuck_pods
 from muster.control.extender.pods import application_id
 from muster.control.extender.reservations import RESOURCE_RESERVATIONS, ResourceReservation, pause_after
-from muster.control.extender.routes import add_status, extender_app
+from muster.control.extender.routes import extender_app
 from muster.control.extender.write_back import Happened, Verb, WriteBack
-from muster.control.listening import listening
 from muster.control.metrics import Metrics
 from muster.kube import list_watch as lw
 from muster.kube import objects as k
 from muster.kube.certificate_files import CertificateFiles
 from muster.kube.client import Call, Client, PatchType
 from muster.kube.config import load_access
-from muster.kube.credentials import AccessError
 from muster.kube.errors import ApiError
 from muster.kube.events import EventRecorder
 from muster.kube.kinds import CUSTOM_RESOURCE_DEFINITIONS, NODES, PODS
@@ -135,21 +132,10 @@ class ExtenderService:
         It listens before it has read the cluster: reading reservations may need our own conversion.
         """
         server = self._install.server
-        tls = await self._certificates.ready()
-        if server.client_ca_files:
-            await asyncio.to_thread(trust_clients, tls, server.client_ca_files)
         app = extender_app(server.context_path, self.ask, needs_client_certificate=server.require_client_certificates)
-        shared = server.management_port in (0, server.port)
-        status = app if shared else web.Application()
-        add_status(status, self.why_not_ready, self._install.health_checks.shared_secret, self._render)
-        async with listening(app, server.address or None, server.port, tls) as port:
-            self.port = self.management_port = port
-            if shared:
-                await self._serve()
-                return
-            async with listening(status, server.address or None, server.management_port, tls) as management:
-                self.management_port = management
-                await self._serve()
+        async with https(self._install, self._certificates, app, self.why_not_ready, self._render) as ports:
+            self.port, self.management_port = ports
+            await self._serve()
 
     async def _serve(self) -> None:
         _log.info("serving", port=self.port, management_port=self.management_port)
@@ -449,16 +435,6 @@ class ExtenderService:
             await self._certificates.check()
         except Exception as error:
             _log.error("certificate not renewed; the old one is still served", error=str(error))
-
-
-def trust_clients(context: ssl.SSLContext, authorities: tuple[str, ...]) -> None:
-    """Check the certificates of clients that present one. Raises ``AccessError``."""
-    for path in authorities:
-        try:
-            context.load_verify_locations(path)
-        except (OSError, ssl.SSLError) as error:
-            raise AccessError(f"server.client-ca-files: {path} cannot be read: {error}") from None
-    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 def _notice(error: Exception) -> None:
