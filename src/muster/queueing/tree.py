@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from muster.queueing.config import (
     DEFAULT,
+    DRIVER_SHARE_OFF,
     EVERYBODY,
     Limit,
     Policy,
@@ -38,6 +39,9 @@ class QueueTree:
         self._users = {name: _named(config.limits, "users") for name, config in self._configs.items()}
         self._groups = {name: _named(config.limits, "groups") for name, config in self._configs.items()}
         self._limits_groups = any(self._groups.values())
+        self._limited = {
+            name for name, path in self._paths.items() if any(_limits(self._configs[queue]) for queue in path)
+        }
         for name in self._paths:
             _check(self._configs[name])
             self._check_against_parents(name)
@@ -49,6 +53,10 @@ class QueueTree:
     def leaf(self, name: str) -> bool:
         """Whether there is a queue of this name that applications may wait in."""
         return name in self._paths and not self._children[name]
+
+    def limited(self, name: str) -> bool:
+        """Whether this queue, or one above it, sets any limit at all."""
+        return name in self._limited
 
     def config(self, name: str) -> QueueConfig:
         """What was configured. KeyError: no such queue."""
@@ -190,6 +198,15 @@ def _children(configs: Mapping[str, QueueConfig]) -> dict[str, Sequence[str]]:
             )
         children[parent].append(name)
     return {name: tuple(below) for name, below in children.items()}
+
+
+def _limits(config: QueueConfig) -> bool:
+    return bool(
+        config.max.amounts
+        or config.max_applications is not None
+        or config.limits
+        or config.driver_share < DRIVER_SHARE_OFF
+    )
 
 
 def _check(config: QueueConfig) -> None:

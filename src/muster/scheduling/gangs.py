@@ -269,5 +269,5 @@ def sized(state: State, gang: Gang, application: Application) -> None:
     """Take over the sizes of an application."""
     gang.application = application
     gang.found = state.at
-    gang.failed_at = gang.excess_at = -1
+    gang.failed_at = gang.excess_at = gang.ruled_at = -1
     state.dirty[gang.key] = gang

@@ -38,6 +38,19 @@ def entry_of(gang: Gang) -> Entry:
 
 def standing(state: State, gang: Gang) -> Told | None:
     """Why the application has no place in the queue it names, or must wait for another there; ``None``: it may try."""
+    if gang.ruled_at != state.rules_version:
+        gang.ruled_at, gang.ruled = state.rules_version, _ruled(state, gang)
+    if gang.ruled is not None:
+        return gang.ruled
+    owner = _closed_by(state, gang)
+    if owner is not None:
+        place, holder = owner
+        return BEHIND, f"{holder} waits for quota in {place}, and goes first"
+    return None
+
+
+def _ruled(state: State, gang: Gang) -> Told | None:
+    """Why the application may not be where it wants to be, as the queues are configured."""
     application = gang.application
     assert application is not None
     tree, queue = state.queues.tree, application.queue
@@ -53,10 +66,6 @@ def standing(state: State, gang: Gang) -> Told | None:
         pools = [tree.config(name).node_pools for name in tree.path(queue)]
         allowed = ", ".join(repr(pool) for pool in next(names for names in reversed(pools) if names))
         return NOT_ALLOWED, f"queue {queue} may not use node pool {application.pool!r}, only {allowed}"
-    owner = _closed_by(state, gang)
-    if owner is not None:
-        place, holder = owner
-        return BEHIND, f"{holder} waits for quota in {place}, and goes first"
     return None
 
 
@@ -64,18 +73,20 @@ def refusal(state: State, gang: Gang) -> Refusal | None:
     """The limit that the whole gang would break now."""
     application = gang.application
     assert application is not None
-    driver = gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
+    if not state.queues.tree.limited(application.queue):
+        return None
+    driver = _driver(gang)
     used = driver + application.executor.requests.times(max(application.minimum, gang.placed_in_gang))
-    return state.queues.refusal(entry_of(gang), used, driver, state.total, new=True)
+    return state.queues.refusal(application, used, driver, state.total, new=True)
 
 
 def refuse(state: State, gang: Gang, limit: Refusal) -> None:
     """Note that the gang waits for its quota, and keep the place of that limit closed meanwhile."""
     application = gang.application
     assert application is not None
-    driver = gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
+    driver = _driver(gang)
     used = driver + application.executor.requests.times(application.minimum)
-    never = state.queues.never(entry_of(gang), used, driver, state.total)
+    never = state.queues.never(application, used, driver, state.total)
     if never is not None:
         reopen(state, gang)
         _say(state, gang, EXCEEDS_QUEUE, f"can never start in queue {application.queue}: {never.message()}")
@@ -100,13 +111,13 @@ def reopen(state: State, gang: Gang) -> None:
 def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
     """Why an executor above the minimum may not be placed, when that is for its queue to say; "" when it may."""
     application = gang.application
-    if application is None or not state.queues.tree.leaf(application.queue):
+    if application is None or not state.queues.tree.limited(application.queue):
         return ""
     owner = _closed_by(state, gang)
     if owner is not None:
         place, holder = owner
         return f"{holder} waits for quota in {place}, which goes before executors above a minimum"
-    limit = state.queues.refusal(entry_of(gang), pod.requests, NOTHING, state.total, new=False)
+    limit = state.queues.refusal(application, pod.requests, NOTHING, state.total, new=False)
     return limit.message() if limit is not None else ""
 
 
@@ -117,21 +128,21 @@ def settle(state: State, gang: Gang) -> None:
         if gang.charged is not None:
             gang.charged = None
             state.queues.charge(gang.key, None)
-            state.stirred = True
+            state.stirred = state.stirred or bool(state.closed)
         return
     slots = gang.placed_in_gang + gang.unfilled + gang.owed
     held = (slots, sum(gang.placed.values()), gang.driver is not None, application.executor.requests)
     if held == gang.charged:
         return
     before, gang.charged = gang.charged, held
-    driver = gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
+    driver = _driver(gang)
     used = driver + application.executor.requests.times(slots)
     if len(gang.placed) > (GANG_PROFILE in gang.placed):
         used = used + _other_profiles(gang)
     state.queues.charge(
         gang.key, Charge(application.queue, application.user, application.groups, used=used, driver=driver)
     )
-    if before is not None and held[:2] < before[:2]:
+    if before is not None and held[:2] < before[:2] and state.queues.tree.limited(application.queue):
         state.stirred = True  # quota came free
 
 
@@ -156,6 +167,10 @@ def _closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
             if holder is not None and holder != gang.key:
                 return f"queue {queue}" + (f" for {kind} {name or 'unknown'}" if kind else ""), holder
     return None
+
+
+def _driver(gang: Gang) -> Resources:
+    return gang.driver.pod.requests if gang.driver is not None and not gang.client else NOTHING
 
 
 def _place_of(limit: Refusal) -> Place:

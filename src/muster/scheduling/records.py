@@ -215,6 +215,9 @@ class Gang:
         """``State.nodes_version`` then."""
         self.charged: tuple[int, int, bool, Resources] | None = None
         """What its queue is charged with: slots, placed executors, a driver, and the size of an executor."""
+        self.ruled_at = -1
+        self.ruled: tuple[str, str] | None = None
+        """Reason and message why the queues' configuration keeps it waiting, as of ``State.rules_version`` then."""
         self.closes: Place | None = None
         """Where it waits for quota and keeps others from passing."""
         self.over_quota = False

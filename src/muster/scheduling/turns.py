@@ -20,6 +20,8 @@ def take_turns(state: State) -> None:
             node = state.overdrawn.popitem()[0]
             vacate(state, node)
         if state.stirred:
+            for gang in state.dirty.values():
+                quota.settle(state, gang)
             state.stirred = False
             state.opened.clear()
             for gang in _in_order(state.owing.values()):
