@@ -129,11 +129,14 @@ async def test_an_unknown_queue_is_waited_for_and_blocks_nobody() -> None:
 
 async def test_a_new_rule_sends_those_that_wait_to_another_queue(tmp_path: Path) -> None:
     file = tmp_path / "queues.yaml"
-    file.write_text("queues: [{name: right}]\nrules: [{namespace: team-a, queue: wrong}]\n")
+    queues = "queues: [{name: right}, {name: closed, max: {cpu: 0}}]\n"
+    file.write_text(queues + "rules: [{namespace: team-a, queue: wrong}]\n")
     async with running_cluster(ROOMY, queues={"file": str(file), "checkInterval": "0.1s"}) as cluster:
         lost = await submit(cluster, "lost")
         await expect_reason(cluster, lost, "UnknownQueue")
-        file.write_text("queues: [{name: right}]\nrules: [{namespace: team-a, queue: right}]\n")
+        file.write_text(queues + "rules: [{namespace: team-a, queue: closed}]\n")
+        assert (await expect_reason(cluster, lost, "ExceedsQueue")).spec.queue == "closed"
+        file.write_text(queues + "rules: [{namespace: team-a, queue: right}]\n")
         await cluster.expect_executors(lost, 2)
 
         async def says_so() -> bool:
