@@ -222,7 +222,7 @@ def test_an_executor_that_dies_leaves_its_slot_unbound_until_the_next_one_comes(
     assert use.lost_core_seconds == 0, "it failed by itself"
 
 
-@pytest.mark.parametrize("how", ["called back", "disrupted", "disrupted and gone at once"])
+@pytest.mark.parametrize("how", ["called back", "disrupted", "disrupted and gone at once", "evicted by its kubelet"])
 def test_what_an_evicted_executor_held_is_lost(how: str) -> None:
     term = Term()
     started(term)
@@ -233,8 +233,9 @@ def test_what_an_evicted_executor_held_is_lost(how: str) -> None:
         term.gone(10, pod)
     else:
         disrupted = (("DisruptionTarget", ""),)
-        term.pod(9, executor(1, node=0, phase="Running", conditions=disrupted, deleted=True))
-        if how == "disrupted":
+        if how != "evicted by its kubelet":
+            term.pod(9, executor(1, node=0, phase="Running", conditions=disrupted, deleted=True))
+        if how != "disrupted and gone at once":
             term.pod(10, executor(1, node=0, phase="Failed", conditions=disrupted))
         term.gone(10, pod)
     term.pod(20, driver(node=0, phase="Succeeded"))
@@ -275,6 +276,30 @@ def test_an_application_that_ended_while_nobody_led_ended_when_its_kubelet_says(
     term.pod(0, driver(node=0, phase="Succeeded", ended="1970-01-01T00:16:20Z"))  # 20 s before BEGUN
     term.begin(0, restored)
     assert (term.row.ended, term.row.run_seconds) == (BEGUN - 20, 30)
+
+
+def test_one_that_was_started_without_muster_is_no_sample_of_how_long_it_runs() -> None:
+    term = Term()
+    term.pod(0, driver(node=0, phase="Running", created="1970-01-01T00:10:00Z"))
+    term.begin()
+    term.found(1, application(2))
+    term.pod(9, driver(node=0, phase="Succeeded"))
+    assert (term.row.outcome, term.row.observed_since) == (Outcome.SUCCEEDED, BEGUN)
+    assert not term.row.is_sample
+
+
+def test_nothing_is_followed_when_all_is_over() -> None:
+    term = Term()
+    started(term)
+    term.pod(5, executor(1, node=0, phase="Running"))
+    assert len(term.recording) == 1
+    term.pod(20, driver(node=0, phase="Succeeded"))
+    term.pod(21, driver(node=0, phase="Succeeded"))
+    assert len(term.recording) == 0
+    term.pod(22, executor(1, node=0, phase="Running", deleted=True))
+    term.gone(23, executor(1))
+    term.gone(30, driver())
+    assert len(term.recording) == 0
 
 
 def test_drivers_that_had_ended_before_and_are_known_to_have_leave_no_row() -> None:

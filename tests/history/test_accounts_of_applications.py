@@ -130,10 +130,22 @@ def test_pairs_over_zones_are_counted_as_the_archived_scheduler_does(zones: str)
     assert (use.cross_zone_pair_seconds, use.pair_seconds) == (10 * traffic.cross_zone, 10 * traffic.total)
 
 
+def test_pods_that_leave_take_their_pairs_with_them() -> None:
+    account = sized_account()
+    pods = [executor_pod() for _ in "aabc"]
+    for pod, zone in zip(pods, "aabc", strict=True):
+        account.bound(0.0, pod, zone, ready=True)
+    account.left(0.0, pods[0])  # leaves a, b and c: three pairs, all of them over zones
+    use = account.use(10.0)
+    assert (use.cross_zone_pair_seconds, use.pair_seconds) == (30, 30)
+    assert account.most_cross_zone == (5, 6)
+
+
 Change = tuple[str, int]
 changes = st.lists(
     st.tuples(st.sampled_from(["bind", "ready", "unready", "leave", "evict", "reserve", "wait"]), st.integers(0, 5)),
-    max_size=40,
+    min_size=10,
+    max_size=60,
 )
 
 

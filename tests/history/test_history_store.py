@@ -193,6 +193,18 @@ def test_a_file_does_not_grow_for_ever(path: Path) -> None:
         store.close()
 
 
+def test_a_file_with_less_to_keep_gives_room_back(path: Path) -> None:
+    large = opened(path)
+    large.add([finished(number=number) for number in range(1000)])
+    large.close()
+    before = path.stat().st_size
+    small = opened(path, keep_applications=10)
+    for number in range(1000, 1004):
+        small.add([finished(number=number)])
+    small.close()
+    assert path.stat().st_size < before / 4
+
+
 def test_runs_that_succeeded_are_told_oldest_first(store: Store) -> None:
     store.add(
         [

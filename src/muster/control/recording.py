@@ -94,6 +94,10 @@ class Recording:
         """Pods told before the first state was complete, when their nodes may not be known yet; then ``None``."""
         self._sampled = 0.0
 
+    def __len__(self) -> int:
+        """Applications that are followed."""
+        return len(self._lives)
+
     def pod_seen(self, at: float, pod: k.Pod, seen: Pod) -> None:
         """To be told before the scheduler: how a driver ended must be known when its application ends."""
         if seen.role is Role.OTHER:

@@ -204,7 +204,8 @@ class Store:
         self._samples += sampled - unsampled
         self._latest = latest
         if pruned or unsampled:
-            db.execute(f"PRAGMA incremental_vacuum({PRUNED_AT_ONCE})").fetchall()
+            # a script, because execute() takes one step of it, which frees one page
+            db.executescript(f"PRAGMA incremental_vacuum({PRUNED_AT_ONCE})")
 
     def _prune(self, table: str, time: str, excess: int, now: float) -> int:
         """Delete rows that are too old or too many, the oldest first; returns how many went."""
