@@ -164,7 +164,7 @@ class Controller:
                 case lw.Synced():
                     listed.set()
 
-        await lw.ListWatch(self._client, kinds.NODES, streaming=True, notice=_notice).run(sink)
+        await lw.ListWatch(self._client, kinds.NODES, notice=_notice).run(sink)
 
     async def _follow_pods(self, listed: asyncio.Event) -> None:
         def sink(event: lw.WatchedEvent[k.Pod]) -> None:
@@ -182,7 +182,7 @@ class Controller:
                 case lw.Synced():
                     listed.set()
 
-        await lw.ListWatch(self._client, kinds.PODS, streaming=True, notice=_notice).run(sink)
+        await lw.ListWatch(self._client, kinds.PODS, notice=_notice).run(sink)
 
     def _pod_seen(self, pod: k.Pod) -> None:
         seen = facts.pod_from(pod, scheduler_names=self._scheduler_names)

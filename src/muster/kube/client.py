@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -19,7 +19,7 @@ from muster.kube.config import ClusterAccess
 from muster.kube.credentials import AccessError
 from muster.kube.errors import SILENT, UNREACHABLE, ApiError, error_from_answer
 from muster.kube.kinds import PODS, SERVICE_ACCOUNTS, Resource
-from muster.kube.objects import ListMeta, RawList
+from muster.kube.objects import ListMeta, ObjectList, RawList
 from muster.kube.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -56,6 +56,13 @@ class Page(msgspec.Struct, frozen=True):
     """One page of a list, its items still undecoded."""
 
     items: list[msgspec.Raw]
+    metadata: ListMeta
+
+
+class DecodedPage(msgspec.Struct, Generic[T], frozen=True):
+    """One page of a list, its items decoded."""
+
+    items: list[T]
     metadata: ListMeta
 
 
@@ -121,6 +128,45 @@ class Client:
         resource_version: str = "",
     ) -> Page:
         """One page of a list. An outdated ``continue_`` raises an error that is ``expired``."""
+        path, text = await self._page(
+            resource, namespace, label_selector, field_selector, limit, continue_, resource_version
+        )
+        return _undecoded(text, path)
+
+    async def decoded_page(
+        self,
+        resource: Resource[T],
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+        continue_: str = "",
+    ) -> DecodedPage[T] | Page:
+        """The same decoded in one go, which takes two thirds of the time of item by item, but holds the loop longer.
+
+        Undecoded when not every item is of the resource's type, so that one bad object spoils no others.
+        """
+        path, text = await self._page(resource, namespace, label_selector, field_selector, limit, continue_, "")
+        try:
+            answer = msgspec.json.decode(text, type=ObjectList[resource.object])  # type: ignore[name-defined]
+        except msgspec.ValidationError:
+            return _undecoded(text, path)
+        except msgspec.DecodeError as error:
+            raise ApiError(path, 200, "Undecodable", str(error)) from error
+        return DecodedPage(answer.items or [], answer.metadata)
+
+    async def _page(
+        self,
+        resource: Resource[Any],
+        namespace: str,
+        label_selector: str,
+        field_selector: str,
+        limit: int,
+        continue_: str,
+        resource_version: str,
+    ) -> tuple[str, bytes]:
+        """Path and text."""
         path = resource.path(namespace)
         query: Query = {
             "labelSelector": label_selector,
@@ -129,8 +175,7 @@ class Client:
             "continue": continue_,
             "resourceVersion": resource_version,
         }
-        answer = _decode(await self._call("list", resource, "GET", path, query, repeatable=True), RawList, path)
-        return Page(answer.items or [], answer.metadata)
+        return path, await self._call("list", resource, "GET", path, query, repeatable=True)
 
     async def list(
         self, resource: Resource[T], namespace: str = "", *, label_selector: str = "", field_selector: str = ""
@@ -408,6 +453,11 @@ def _decode(answer: bytes, object_type: type[T], path: str) -> T:
         return msgspec.json.decode(answer, type=object_type)
     except msgspec.MsgspecError as error:
         raise ApiError(path, 200, "Undecodable", str(error)) from error
+
+
+def _undecoded(text: bytes, path: str) -> Page:
+    answer = _decode(text, RawList, path)
+    return Page(answer.items or [], answer.metadata)
 
 
 def _query(query: Query) -> dict[str, str]:

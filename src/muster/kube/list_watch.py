@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
 import aiohttp
 import msgspec
 
-from muster.kube.client import Client, Query
+from muster.kube.client import Client, DecodedPage, Query
 from muster.kube.errors import SILENT, ApiError, error_from_status
 from muster.kube.kinds import Resource
 from muster.kube.objects import KubeStruct, ObjectMeta, PartialObject, Status, WatchEvent
@@ -30,6 +30,10 @@ where anything changes; of calm resources it may say nothing at all, and neither
 
 SLICE = 8
 """Objects told before other tasks get their turn: about 0.5 ms, with what is made of them."""
+
+AGAIN = 100
+"""Objects on a page at most when they are listed again: meanwhile others wait for answers. The first list is decoded
+page by page, in a few milliseconds each: nobody can be answered in full before it is complete."""
 
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _RECONNECT = RetryPolicy(first=0.5, ceiling=30.0)
@@ -169,12 +173,12 @@ class ListWatch(Generic[T]):
         token = ""
         while True:
             try:
-                page = await self._client.page(
+                page = await (self._client.page if again else self._client.decoded_page)(
                     self._resource,
                     self._namespace,
                     label_selector=self._selectors["labelSelector"],
                     field_selector=self._selectors["fieldSelector"],
-                    limit=self._page_size,
+                    limit=min(self._page_size, AGAIN) if again else self._page_size,
                     continue_=token,
                 )
             except ApiError as error:
@@ -184,19 +188,11 @@ class ListWatch(Generic[T]):
                 token = ""  # the pages would be of two different moments: start again, what was told stays told
                 unseen = set(self._known)
                 continue
-            for position, raw in enumerate(page.items):
+            items = page.items if isinstance(page, DecodedPage) else self._changed(page.items, unseen)
+            for position, item in enumerate(items):
                 if position % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
-                if again and (told := self._told_before(_identity_of(raw))):
-                    unseen.discard(told)
-                    continue
-                try:
-                    item = self._decode(raw)
-                except msgspec.MsgspecError as error:
-                    self._notice(error)
-                    # it cannot be read, but it is not gone
-                    unseen.discard(_key(_lenient(raw, PartialObject()).metadata))
-                else:
+                if item is not None:
                     unseen.discard(_key(_metadata(item)))
                     for event in self._upsert(item):
                         yield event
@@ -292,6 +288,21 @@ class ListWatch(Generic[T]):
         if problem is not None and outline.type != "BOOKMARK":
             self._notice(problem)
         return outline.type, None, _lenient(outline.object, PartialObject()).metadata
+
+    def _changed(self, raws: Sequence[msgspec.Raw], unseen: set[tuple[str, str]]) -> Iterator[T | None]:
+        """Item by item: ``None`` for what is as it was told and for what does not decode, which is not gone either."""
+        for raw in raws:
+            told = self._told_before(_identity_of(raw)) if self._known else None
+            if told is not None:
+                unseen.discard(told)
+                yield None
+                continue
+            try:
+                yield self._decode(raw)
+            except msgspec.MsgspecError as error:
+                self._notice(error)
+                unseen.discard(_key(_lenient(raw, PartialObject()).metadata))
+                yield None
 
     def _told_before(self, metadata: _Identity.Metadata | None) -> tuple[str, str] | None:
         """The key of an object that is still as it was told; ``None`` when it has to be looked at."""

@@ -59,6 +59,13 @@ class RawList(KubeStruct, frozen=True):
     api_version: str = ""
 
 
+class ObjectList(KubeStruct, Generic[T], frozen=True):
+    """A list decoded at once."""
+
+    items: list[T] | None = None
+    metadata: ListMeta = ListMeta()
+
+
 class PartialObject(KubeStruct, frozen=True):
     """The metadata of any object (``PartialObjectMetadata``)."""
 
