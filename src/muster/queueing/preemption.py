@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -140,7 +141,8 @@ class _Unit(msgspec.Struct, frozen=True):
     holder: Holder
     pods: tuple[Candidate, ...]
     whole: bool
-    reason: str
+    share: float
+    """What its queue held when it was chosen, of the whole."""
 
     @property
     def rooms(self) -> tuple[Room, ...]:
@@ -170,8 +172,7 @@ def plan(
     others = sorted((holder for holder in holders if holder.key != claimant.key), key=lambda holder: holder.key)
     chosen: list[_Unit] = []
     for line in (_cheapest_first, _node_by_node):
-        extras = list(_extras(_Books(claimant, queues, total), others, line))
-        chosen = _shortest_prefix(extras, trial)
+        chosen = _shortest_prefix(_extras(_Books(claimant, queues, total), others, line), trial)
         if chosen:
             break
     else:
@@ -182,8 +183,8 @@ def plan(
     chosen = _without_the_needless(chosen, trial)
     victims = tuple(
         [
-            Victim(pod.key, unit.holder.key, pod.driver, unit.whole, pod.grace, pod.loss.core_seconds, unit.reason)
-            for unit in chosen
+            Victim(pod.key, unit.holder.key, pod.driver, unit.whole, pod.grace, pod.loss.core_seconds, reason)
+            for unit, reason in [(unit, _why(claimant, queues, unit)) for unit in chosen]
             for pod in unit.pods
         ]
     )
@@ -280,33 +281,51 @@ def _extras(books: _Books, holders: Sequence[Holder], line: _Line) -> Iterator[_
         _, queue = heapq.heappop(heap)
         for holder, pod in lines[queue]:
             if spare[holder.key, pod.profile] > 0 and books.may_take(queue, pod.amounts):
-                yield _Unit(holder, (pod,), whole=False, reason=_why_extra(books, holder, pod))
+                yield _Unit(holder, (pod,), whole=False, share=books.share(queue))
                 spare[holder.key, pod.profile] -= 1
                 books.take(queue, pod.amounts)
                 heapq.heappush(heap, (-books.excess(queue), queue))
                 break
 
 
-def _shortest_prefix(units: list[_Unit], trial: Trial) -> list[_Unit]:
-    """The fewest units from the front that make the claimant fit; none when all together do not."""
-    rooms = [unit.rooms for unit in units]
-    everything = [room for some in rooms for room in some]
-    trial.free(everything)
+def _shortest_prefix(units: Iterator[_Unit], trial: Trial) -> list[_Unit]:
+    """The fewest units from the front that make the claimant fit; none when all together do not.
+
+    Twice as many each time, then halving: no more units are made than twice those that are needed.
+    """
+    taken: list[_Unit] = []
+    short, step = 0, 1
     try:
-        if not trial.fits():
-            return []
-    finally:
-        trial.take_back(everything)
-    short, enough = 0, len(units)  # the first `short` do not suffice, the first `enough` do
-    while enough - short > 1:
-        middle = (short + enough) // 2
-        some = [room for part in rooms[:middle] for room in part]
-        trial.free(some)
-        try:
+        while True:
+            more = list(islice(units, step))
+            if not more:
+                return []
+            taken += more
+            _free(trial, more)
+            if trial.fits():
+                break
+            short, step = len(taken), 2 * step
+        enough = at = len(taken)  # the first `short` do not suffice, the first `enough` do; `at` are free
+        while enough - short > 1:
+            middle = (short + enough) // 2
+            if middle < at:
+                _take_back(trial, taken[middle:at])
+            else:
+                _free(trial, taken[at:middle])
+            at = middle
             short, enough = (short, middle) if trial.fits() else (middle, enough)
-        finally:
-            trial.take_back(some)
-    return units[:enough]
+        _free(trial, taken[at:])
+        return taken[:enough]
+    finally:
+        _take_back(trial, taken)
+
+
+def _free(trial: Trial, units: Iterable[_Unit]) -> None:
+    trial.free([room for unit in units for room in unit.rooms])
+
+
+def _take_back(trial: Trial, units: Iterable[_Unit]) -> None:
+    trial.take_back([room for unit in units for room in unit.rooms])
 
 
 def _with_applications(
@@ -326,11 +345,11 @@ def _with_applications(
             if holder is None:
                 return []
             left.remove(holder)
-            whole = _Unit(holder, holder.pods, whole=True, reason=_why_application(books, holder))
+            whole = _Unit(holder, holder.pods, whole=True, share=books.share(holder.queue))
             chosen = [*(unit for unit in chosen if unit.holder is not holder), whole]
             books.take(holder.queue, _rest(holder, taken[holder.key]))
             gone = taken[holder.key]
-            rest = _Unit(holder, tuple([pod for pod in holder.pods if pod.key not in gone]), whole=True, reason="")
+            rest = _Unit(holder, tuple([pod for pod in holder.pods if pod.key not in gone]), whole=True, share=0.0)
             freed += rest.rooms
             trial.free(rest.rooms)
             if trial.fits():
@@ -374,45 +393,32 @@ def _rest(holder: Holder, taken: Collection[str]) -> Resources:
 
 def _without_the_needless(chosen: list[_Unit], trial: Trial) -> list[_Unit]:
     """Spare whoever can be spared, the last choices first, so that whole applications are spared before extras."""
-    kept = list(chosen)
-    freed = [room for unit in kept for room in unit.rooms]
-    trial.free(freed)
+    kept: list[_Unit] = []
+    _free(trial, chosen)
     try:
         for unit in reversed(chosen):
             trial.take_back(unit.rooms)
-            if trial.fits():
-                kept.remove(unit)
-            else:
+            if not trial.fits():
                 trial.free(unit.rooms)
+                kept.append(unit)
+        kept.reverse()
         return kept
     finally:
-        trial.take_back([room for unit in kept for room in unit.rooms])
+        _take_back(trial, kept)
 
 
-def _why_extra(books: _Books, holder: Holder, pod: Candidate) -> str:
-    loss = pod.loss
-    shuffle = {False: "it keeps no shuffle data", True: "it keeps shuffle data", None: "its shuffle data is not known"}
-    return (
-        f"{pod.key} is an executor above the minimum of {holder.key}, {_stands(books, holder.queue)}; "
-        f"{shuffle[loss.has_shuffle]}, at most {loss.core_seconds:.0f} core-seconds are lost"
-    )
+def _why(claimant: Claimant, queues: Mapping[str, Standing], unit: _Unit) -> str:
+    holder, queue = unit.holder, unit.holder.queue
+    stands = f"whose queue {queue} holds {unit.share:.1%} of the cluster of a fair {queues[queue].fair_share:.1%}"
+    lost = f"at most {sum(pod.loss.core_seconds for pod in unit.pods):.0f} core-seconds are lost"
+    if not unit.whole:
+        [pod] = unit.pods
+        extra = f"{pod.key} is an executor above the minimum of {holder.key}"
+        return f"{extra}, {stands}; {_SHUFFLE[pod.loss.has_shuffle]}, {lost}"
+    if queue == claimant.queue:
+        stands = f"whose priority {holder.priority} is below {claimant.priority}"
+    ran = f"it has run for {holder.seconds:.0f} s and its queue allows preemption of applications"
+    return f"the whole application {holder.key} goes, {stands}: {ran}; {lost}"
 
 
-def _why_application(books: _Books, holder: Holder) -> str:
-    lost = sum(pod.loss.core_seconds for pod in holder.pods)
-    if holder.queue == books.claimant.queue:
-        why = f"its priority {holder.priority} is below {books.claimant.priority}"
-    else:
-        why = _stands(books, holder.queue)
-    return (
-        f"the whole application {holder.key} goes: {why}, it has run for {holder.seconds:.0f} s and its queue allows "
-        f"preemption of applications; at most {lost:.0f} core-seconds are lost"
-    )
-
-
-def _stands(books: _Books, queue: str) -> str:
-    return f"whose queue {queue} holds {books.share(queue):.1%} of the cluster of a fair {_percent(books, queue)}"
-
-
-def _percent(books: _Books, queue: str) -> str:
-    return f"{books.queues[queue].fair_share:.1%}"
+_SHUFFLE = {False: "it keeps no shuffle data", True: "it keeps shuffle data", None: "its shuffle data is not known"}

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from muster.cluster.capacity import capacities
 from muster.cluster.resources import PODS, Resources
 from muster.queueing.config import Preemption
-from muster.queueing.preemption import Candidate, Claimant, ExecutorLoss, Holder, Room, Standing, loss_by_age
+from muster.queueing.preemption import (
+    Candidate,
+    Claimant,
+    ExecutorLoss,
+    Holder,
+    Room,
+    Standing,
+    dominant_share,
+    loss_by_age,
+)
 from muster.scheduling import gangs
 from muster.scheduling.model import ApplicationKey, Phase, PodShape, Role
 from muster.scheduling.plans import plan_gang
@@ -105,13 +115,28 @@ def ending_before(state: State, at: float, but: ApplicationKey) -> list[Room]:
     return rooms
 
 
-def holders(state: State, claimant: Gang, standings: dict[str, Standing]) -> list[Holder]:
-    """Applications that could give something back; all of their pods where the whole application may go."""
+def holders(
+    state: State, claimant: Gang, standings: dict[str, Standing], total: Resources, most: int | None
+) -> tuple[list[Holder], bool]:
+    """Applications that could give something back; all of their pods where the whole application may go.
+
+    Of queues furthest over their fair share first, and those that were lent most; no more when they have ``most`` pods
+    together. The second answer is whether these are all.
+    """
+    leaving: dict[ApplicationKey, list[PodRecord]] = {}
+    for record in state.leaving.values():
+        leaving.setdefault(record.pod.application, []).append(record)
     lenders = [
         lender
         for gang in state.gangs.values()
-        if gang.key != claimant.key and (lender := _lender(state, gang, standings)) is not None
+        if gang.key != claimant.key and (lender := _lender(gang, leaving.get(gang.key, ()), standings)) is not None
     ]
+    everybody = len(lenders)
+    excess = {name: dominant_share(one.used, total) - one.fair_share for name, one in standings.items()}
+    lenders.sort(key=lambda lender: (-excess[_queue(lender[0])], -lender[0].extras, lender[0].key))
+    if most is not None:
+        so_far = accumulate((len(gang.pods) for gang, _, _ in lenders), initial=0)
+        lenders = [lender for lender, before in zip(lenders, so_far, strict=False) if before < most]
     helping = _helping_nodes(state, claimant, lenders)
     found = []
     for gang, spare, whole in lenders:
@@ -122,7 +147,7 @@ def holders(state: State, claimant: Gang, standings: dict[str, Standing]) -> lis
             seconds = max(0.0, state.at - begun) if begun is not None else 0.0
             slots = tuple(_slots(gang)) if whole else ()
             found.append(Holder(gang.key, _queue(gang), pods, spare, slots, gang.application.priority, seconds))
-    return found
+    return found, len(lenders) == everybody
 
 
 def losses_wanted(state: State, lenders: Iterable[Holder]) -> list[ApplicationKey]:
@@ -157,16 +182,16 @@ _Lender = tuple[Gang, tuple[tuple[int, int], ...], bool]
 """An application, what it can spare, and whether it may go as a whole."""
 
 
-def _lender(state: State, gang: Gang, standings: dict[str, Standing]) -> _Lender | None:
+def _lender(gang: Gang, leaving: Sequence[PodRecord], standings: dict[str, Standing]) -> _Lender | None:
     if not gang.holds or gang.application is None:
         return None
     policy = standings[_queue(gang)].preemption
     whole = policy is Preemption.APPLICATIONS and not gang.client
     if policy is Preemption.NEVER or not (whole or gang.extras):
         return None
-    if gang.driver is not None and gang.driver.id in state.leaving:
+    if gang.driver in leaving:
         return None
-    spare = _spare(gang, [record for record in gang.pods.values() if record.id in state.leaving and _placed(record)])
+    spare = _spare(gang, [record for record in leaving if _placed(record)])
     return (gang, spare, whole) if spare or whole else None
 
 
@@ -275,8 +300,6 @@ def standings(state: State, claimant: Gang) -> dict[str, Standing]:
     for gang in state.gangs.values():
         if gang.application is not None and gang.phase is not Phase.PENDING:
             held = used.get(gang.application.queue, Resources())
-            for record in gang.pods.values():
-                if record.room:
-                    held += record.charged
+            held += gang.application.executor.requests.times(sum(gang.placed.values()) + gang.unfilled)
             used[gang.application.queue] = held
     return {name: Standing(amounts, 1.0) for name, amounts in used.items()}

@@ -20,6 +20,8 @@ from muster.scheduling.state import State
 
 CALLED_BACK = "ExecutorCalledBack"
 PREEMPTED = "ApplicationPreempted"
+CANDIDATES = (1000, 8000, None)
+"""Pods that are looked at first, and how many more if these do not suffice."""
 
 
 def relieve(state: State) -> None:
@@ -63,21 +65,19 @@ def _relieve(state: State, gang: Gang, pressed: Pressed) -> None:
     try:
         if trial.fits():
             return  # enough is on its way
-        standings = lending.standings(state, gang)
-        holders = lending.holders(state, gang, standings)
-        wanted = lending.losses_wanted(state, holders)
-        if config.loss_wait > 0 and wanted and not pressed.asked:
-            pressed.asked, pressed.next = True, state.at + config.loss_wait
-            state.decisions.extend(Appraise(key) for key in wanted)
-            return
-        plan = preemption.plan(
-            lending.claimant_of(gang),
-            holders,
-            standings,
-            lending.total_of(state),
-            trial,
-            round_limit=config.round_limit,
-        )
+        standings, total = lending.standings(state, gang), lending.total_of(state)
+        plan = PreemptionPlan(gang.key)
+        for most in CANDIDATES:
+            holders, complete = lending.holders(state, gang, standings, total, most)
+            wanted = lending.losses_wanted(state, holders)
+            if config.loss_wait > 0 and wanted and not pressed.asked:
+                pressed.asked, pressed.next = True, state.at + config.loss_wait
+                state.decisions.extend(Appraise(key) for key in wanted)
+                return
+            claimant = lending.claimant_of(gang)
+            plan = preemption.plan(claimant, holders, standings, total, trial, round_limit=config.round_limit)
+            if plan.victims or complete:
+                break
         pressed.asked, pressed.next = False, state.at + config.interval
         if plan.victims and _comes_by_itself(state, gang, trial, plan):
             pressed.next = state.at + min(config.interval, max(victim.grace for victim in plan.victims))
