@@ -315,3 +315,22 @@ async def test_a_state_that_is_streamed_again_tells_only_what_changed(api, clien
     assert told[:5] == ["+same@3", "+changed@3", "+gone@3", "+unreadable@3", "synced@10 4"]
     assert told[5:] == ["~changed@40", "+new@41", "-gone unseen", "synced@50 4"]
     assert len(failures) == 2, "the watch that was too old, and the pod that cannot be read"
+
+
+async def test_one_object_that_cannot_be_read_spoils_nothing_else_on_its_page(api, watch, failures):
+    unreadable = pod("unreadable", 4, nodeName=7)
+    api.on("GET", PATH, api.json(page(10, pod("p", 3), unreadable, more="t1")), api.json(page(10, pod("q", 5))))
+    api.on("GET", PATH, api.stream(end="silent"))
+    assert await told_by(watch, 3) == ["+p@3", "+q@5", "synced@10 2"]
+    assert [type(failure).__name__ for failure in failures] == ["ValidationError"]
+    assert len(api.asked) == 2, "the page is not asked for twice"
+
+
+async def test_what_is_listed_again_comes_in_small_pages(api, client):
+    watch = ListWatch(client, PODS, page_size=250)
+    api.on("GET", PATH, api.json(page(10, pod("p", 3))), api.stream(error(410, "Expired")))
+    api.on("GET", PATH, api.json(page(50, pod("p", 40))), api.stream(end="silent"))
+    assert await told_by(watch, 4) == ["+p@3", "synced@10 1", "~p@40", "synced@50 1"]
+    limits = [int(asked.query["limit"]) for asked in api.asked if "limit" in asked.query]
+    assert limits[0] == 250
+    assert limits[1] < limits[0]
