@@ -6,6 +6,7 @@ One scenario goes through everything the service ever does; the API server's aud
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import pytest_asyncio
 
 from muster.devcluster.node_pool import NodePool
 from muster.kube.client import PatchType
+from muster.kube.errors import ApiError
 from muster.kube.kinds import EVENTS, MUTATING_WEBHOOKS, PODS, SECRETS, Resource
 from muster.kube.manifests import Manifest, manifests
-from muster.kube.resources import GROUP, Gang
+from muster.kube.resources import GROUP, QUEUES, Gang
 from tests.control.spark_pods import executor_pod
 from tests.kubernetes.audit_trail import Permission, Use, permissions, uses
 from tests.kubernetes.installed_muster import USER, InstalledCluster, Replica, installed_cluster
@@ -32,6 +34,7 @@ SHIPPED = {
     for one in manifests()
     if one["kind"] in ("Role", "ClusterRole") and one["metadata"]["name"] == "muster"
 }
+DEFAULT_QUEUE = {"apiVersion": QUEUES.api_version, "kind": "Queue", "metadata": {"name": "default"}, "spec": {}}
 SHORT_LIVED = {"certificates": {"lifetime": "15s", "authorityLifetime": "20s", "checkInterval": "1s"}}
 REVIEWS = Resource[dict[str, Any]](
     "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", dict, namespaced=False
@@ -74,6 +77,15 @@ async def everything_that_muster_does(cluster: InstalledCluster) -> None:
     client, muster = cluster.client, cluster.muster
     first = await muster.start_leading(webhook=SHORT_LIVED, scheduling={"pressure": {"after": "1s"}})
     certificate = (await client.get(SECRETS, "muster-webhook-tls", SYSTEM_NAMESPACE)).data["tls.crt"]
+
+    # a queue is read, and told what it holds
+    await client.create(QUEUES, DEFAULT_QUEUE)
+
+    async def accepted() -> bool:
+        conditions = (await client.get(QUEUES, "default")).status.conditions
+        return [one.status for one in conditions] == ["True"]
+
+    await until("the queue is accepted", accepted)
 
     # client mode: executors without a driver pod; their Gang goes with them
     for number in (1, 2):
@@ -167,6 +179,11 @@ async def its_gang_has_no_phase(cluster: InstalledCluster, replica: Replica, app
     assert found.status.phase == ""
 
 
+async def the_queue_says_nothing(cluster: InstalledCluster, replica: Replica, application: str) -> None:
+    await cluster.expect_succeeded(application)
+    assert (await cluster.client.get(QUEUES, "default")).status.conditions == ()
+
+
 async def the_webhook_is_not_trusted(cluster: InstalledCluster, replica: Replica, application: str) -> None:
     assert "caBundle" not in (await cluster.muster.webhook())["clientConfig"]
     [driver] = await cluster.pods(application, "driver")
@@ -204,6 +221,8 @@ REMOVALS: list[tuple[str, str, dict[str, Any], Breakage]] = [
     ("ClusterRole", "events", BAD_SIZE, nobody_is_told),
     ("ClusterRole", "gangs", {}, drivers_stay_gated),
     ("ClusterRole", "gangs/status", {}, its_gang_has_no_phase),
+    ("ClusterRole", "queues", {}, drivers_stay_gated),
+    ("ClusterRole", "queues/status", {}, the_queue_says_nothing),
     ("ClusterRole", "mutatingwebhookconfigurations", {}, the_webhook_is_not_trusted),
     ("Role", "leases", {}, drivers_stay_gated),
     ("Role", "secrets", {}, it_ends_and_says_why),
@@ -226,6 +245,10 @@ async def test_without_a_rule_something_breaks(
         await muster.install()
         patch = [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]
         await client.patch(MUTATING_WEBHOOKS, "muster", patch, patch_type=PatchType.JSON)
+    if resource == "queues/status":
+        with suppress(ApiError):  # there is none when this test runs alone
+            await client.delete(QUEUES, "default")
+        await client.create(QUEUES, DEFAULT_QUEUE)
     role = SHIPPED[kind]
     without = {**role, "rules": [rule for rule in role["rules"] if resource not in rule["resources"]]}
     await put_role(cluster, without)
