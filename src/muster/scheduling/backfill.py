@@ -2,8 +2,8 @@
 
 EASY backfilling (Lifka 1995; Mu'alem and Feitelson, IEEE TPDS 2001): from the expected ends of what runs follows the
 earliest time at which the head fits. Others may start before it if they will have ended by then, or if they take
-nothing of what it will take. Only expected ends that are known count; where they do not tell when the head fits, there
-is no future reservation and nobody passes.
+nothing of what it will take. Only expected ends that are known count; where they do not tell when the head fits, others
+may only pass on nodes that the head can not use at all.
 """
 
 from __future__ import annotations
@@ -13,19 +13,38 @@ from itertools import accumulate
 import numpy as np
 
 from muster.cluster.capacity import capacities
-from muster.cluster.nodes import Int64s
+from muster.cluster.nodes import Bools, Int64s
 from muster.scheduling import gangs
-from muster.scheduling.model import ApplicationKey, PodShape
+from muster.scheduling.model import ApplicationKey, Pod, PodShape
 from muster.scheduling.plans import Plan, plan_within
 from muster.scheduling.records import Footprint, Gang
 from muster.scheduling.state import Future, State
 
+_PLENTY = np.iinfo(np.int64).max
 
-def plan_future(state: State, gang: Gang) -> Future | None:
-    """When and where the head will fit, if everybody who runs ends as expected; ``None`` when that does not tell.
+
+def plan_future(state: State, gang: Gang) -> Future:
+    """When and where the head will fit, if everybody who runs ends as expected.
 
     Something that has outrun its expectation is taken to end at once: then nobody is let pass on the strength of it.
     """
+    timed = _plan_in_time(state, gang)
+    if timed is not None:
+        return timed
+    application = gang.application
+    assert application is not None
+    wanted = state.table.eligible(application.executor.constraints) if application.minimum else None
+    driver = gangs.driver_shape(gang)
+    if driver is not None:
+        hosts = state.table.eligible(driver.constraints)
+        wanted = hosts if wanted is None else wanted | hosts
+    assert wanted is not None
+    spare = np.where(wanted, np.int64(0), np.int64(_PLENTY))
+    spare = np.broadcast_to(spare, (len(state.table.dimensions), len(spare)))
+    return Future(gang.key, None, spare, state.table.version, state.nodes_version)
+
+
+def _plan_in_time(state: State, gang: Gang) -> Future | None:
     application = gang.application
     assert application is not None
     ends = _expected_ends(state, gang.key)
@@ -60,14 +79,22 @@ def plan_future(state: State, gang: Gang) -> Future | None:
 
 def still_holds(state: State, future: Future) -> bool:
     """Whether the time that was promised still stands: it has not passed, and the nodes are the same."""
-    return future.at > state.at and future.nodes_version == state.nodes_version
+    return future.at is not None and future.at > state.at and future.nodes_version == state.nodes_version
+
+
+def is_fresh(state: State, future: Future) -> bool:
+    """Whether what the head leaves to others is known as of now."""
+    if future.at is None:
+        return future.nodes_version == state.nodes_version
+    return future.version == state.table.version
 
 
 def ends_before(state: State, gang: Gang, future: Future) -> bool:
     """Whether an application that starts now is expected to have ended when the head's room is needed."""
     application = gang.application
     assert application is not None
-    return application.run_seconds is not None and state.at + application.run_seconds <= future.at
+    seconds = application.run_seconds
+    return seconds is not None and future.at is not None and state.at + seconds <= future.at
 
 
 def room_beside(state: State, future: Future) -> Int64s:
@@ -76,8 +103,21 @@ def room_beside(state: State, future: Future) -> Int64s:
     return np.minimum(free, spare) if len(spare) == len(free) else np.minimum(free, _padded(spare, len(free)))
 
 
+def rows_beside(state: State, gang: Gang, pod: Pod) -> Bools | None:
+    """[N] nodes on which an executor above the minimum takes nothing of what the head will need; ``None``: unknown."""
+    future = state.futures.get(gang.pool)
+    if future is None or not is_fresh(state, future):
+        return None
+    room, wanted = room_beside(state, future), state.table.vector(pod.requests)
+    enough = room[: len(wanted)] >= wanted[:, None]
+    rows: Bools = np.logical_and.reduce(enough, axis=0)
+    return rows
+
+
 def took(state: State, gang: Gang, future: Future) -> None:
     """An application that may outlive the head's wait has started beside it."""
+    if future.at is None:
+        return  # on nodes that the head can not use
     rows, amounts = footprint_of(state, gang)
     future.spare = _padded(future.spare, len(amounts))
     future.spare[:, rows] -= amounts
@@ -119,7 +159,7 @@ def footprint_of(state: State, gang: Gang) -> Footprint:
 def _expected_ends(state: State, waiting: ApplicationKey) -> list[tuple[float, Footprint]]:
     """Of everything that holds room and whose run time is known, the expected end and what it will free, in order."""
     ends = []
-    for key, gang in state.gangs.items():
+    for key, gang in state.timed.items():
         application = gang.application
         if key == waiting or not gang.holds or application is None or application.run_seconds is None:
             continue

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from muster.cluster.constraints import pool_of
+from muster.cluster.nodes import Bools
 from muster.cluster.resources import Resources
 from muster.queueing.preemption import dominant_share
-from muster.scheduling import gangs, occupancy, quota
+from muster.scheduling import backfill, gangs, occupancy, quota
 from muster.scheduling.decisions import Place
 from muster.scheduling.model import Application, ApplicationKey, Mode, Phase, Placement, Pod, PodShape, Role
 from muster.scheduling.plans import pick_row
@@ -248,16 +249,19 @@ def _extra(state: State, gang: Gang, pod: Pod) -> Room:
         placed = gang.placed.get(pod.profile, 0)
         if placed >= application.maximum:
             return Room(refusal=f"its application has its maximum of {application.maximum} executors")
+    among: Bools | None = None
     if not in_gang:
         blocker = state.blockers.get(gang.pool)
         if blocker is not None and blocker.key != gang.key:
-            return Room(refusal=f"{blocker.key} waits for its minimum, which goes before executors above a minimum")
+            among = backfill.rows_beside(state, gang, pod)
+            if among is None or not among.any():
+                return Room(refusal=f"{blocker.key} waits for its minimum, which goes before executors above a minimum")
         over = quota.extra_refusal(state, gang, pod)
         if over:
             gang.over_quota = True
             return Room(refusal=over)
         gang.over_quota = False
-    row = pick_row(state, gang, gangs.shape_of(pod))
+    row = pick_row(state, gang, gangs.shape_of(pod), among)
     if row is None:
         return Room(refusal="no node that it may use has room for it now")
     return Room(state.table.names[row], extra=not in_gang)

@@ -42,7 +42,7 @@ def standing(state: State, gang: Gang) -> Told | None:
         gang.ruled_at, gang.ruled = state.rules_version, _ruled(state, gang)
     if gang.ruled is not None:
         return gang.ruled
-    owner = _closed_by(state, gang)
+    owner = closed_by(state, gang)
     if owner is not None:
         place, holder = owner
         return BEHIND, f"{holder} waits for quota in {place}, and goes first"
@@ -97,14 +97,18 @@ def refuse(state: State, gang: Gang, limit: Refusal) -> None:
     if place not in state.closed:
         state.closed[place] = gang.key
         gang.closes = place
-    _say(state, gang, OVER_QUOTA, limit.message())
+    over = (limit.kind, limit.queue, limit.resource, limit.limit)
+    if gang.over != over or gang.reason != OVER_QUOTA:  # what is held moves all the time: said once
+        gang.over = over
+        _say(state, gang, OVER_QUOTA, limit.message())
 
 
 def reopen(state: State, gang: Gang) -> None:
     """The gang no longer keeps a place closed."""
     if gang.closes is not None:
         state.closed.pop(gang.closes, None)
-        gang.closes = None
+        state.told.discard(gang.closes)
+        gang.closes = gang.over = None
         state.stirred = True
 
 
@@ -113,7 +117,7 @@ def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
     application = gang.application
     if application is None or not state.queues.tree.limited(application.queue):
         return ""
-    owner = _closed_by(state, gang)
+    owner = closed_by(state, gang)
     if owner is not None:
         place, holder = owner
         return f"{holder} waits for quota in {place}, which goes before executors above a minimum"
@@ -127,6 +131,7 @@ def settle(state: State, gang: Gang) -> None:
     if application is None or not gang.holds:
         if gang.charged is not None:
             gang.charged = None
+            state.timed.pop(gang.key, None)
             state.queues.charge(gang.key, None)
             state.stirred = state.stirred or bool(state.closed)
         return
@@ -135,6 +140,8 @@ def settle(state: State, gang: Gang) -> None:
     if held == gang.charged:
         return
     before, gang.charged = gang.charged, held
+    if application.run_seconds is not None:
+        state.timed[gang.key] = gang
     driver = _driver(gang)
     used = driver + application.executor.requests.times(slots)
     if len(gang.placed) > (GANG_PROFILE in gang.placed):
@@ -154,7 +161,7 @@ def same_line(state: State, ahead: Gang, behind: Gang) -> bool:
     return state.queues.tree.leaf(first.queue) and state.queues.tree.config(first.queue).policy is Policy.FIFO
 
 
-def _closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
+def closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
     """The place that another application keeps closed for this one, in words, and that application."""
     if not state.closed:
         return None

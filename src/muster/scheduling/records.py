@@ -218,6 +218,8 @@ class Gang:
         self.ruled_at = -1
         self.ruled: tuple[str, str] | None = None
         """Reason and message why the queues' configuration keeps it waiting, as of ``State.rules_version`` then."""
+        self.over: tuple[str, str, str, int] | None = None
+        """The limit that it was last told to wait for."""
         self.closes: Place | None = None
         """Where it waits for quota and keeps others from passing."""
         self.over_quota = False

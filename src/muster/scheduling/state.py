@@ -32,14 +32,14 @@ class Ended:
 
 
 class Future:
-    """The future reservation of a waiting application: it will start no later than ``at``, if all runs as expected."""
+    """The future reservation of a waiting application, and what it leaves to others meanwhile."""
 
     __slots__ = ("at", "key", "nodes_version", "spare", "version")
 
-    def __init__(self, key: ApplicationKey, at: float, spare: Int64s, version: int, nodes_version: int) -> None:
+    def __init__(self, key: ApplicationKey, at: float | None, spare: Int64s, version: int, nodes_version: int) -> None:
         self.key = key
         self.at = at
-        """Seconds."""
+        """It will start no later than this, if all runs as expected; seconds. ``None``: nobody can tell."""
         self.spare = spare
         """[R, N] what will be free then beside what it takes."""
         self.version = version
@@ -71,6 +71,10 @@ class State:
         """Per pool, whom the others (and extras) wait for."""
         self.futures: dict[str, Future] = {}
         """Per pool, what that one was promised, if anything."""
+        self.timed: dict[ApplicationKey, Gang] = {}
+        """Gangs that hold room and whose run time is expected."""
+        self.told: set[Place] = set()
+        """Closed places of which everybody who waits there knows."""
         self.closed: dict[Place, ApplicationKey] = {}
         """What is closed to others, and which application waits for quota there."""
         self.rules_version = 0
@@ -160,6 +164,7 @@ class State:
     def queues_changed(self, tree: QueueTree) -> None:
         """The configuration of the queues was replaced: everybody is considered anew, nobody loses anything."""
         self.queues.replace(tree)
+        self.told.clear()
         self.rules_version += 1
         self.freed += 1
         self.stirred = True
@@ -174,6 +179,7 @@ class State:
         self.queues.discard(gang.key)
         if gang.closes is not None:
             self.closed.pop(gang.closes, None)
+            self.told.discard(gang.closes)
             gang.closes = None
             self.stirred = True
         blocker = self.blockers.get(gang.pool)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from muster.queueing.fifo import Waiting
+from muster.queueing.turns import Turns
 from muster.scheduling import backfill, executors, gangs, occupancy, quota
-from muster.scheduling.model import PodShape
+from muster.scheduling.model import ApplicationKey, PodShape
 from muster.scheduling.plans import Plan, fits_one_zone, plan_within
 from muster.scheduling.reasons import BEHIND, EXCEEDS, LEFT, WAITING
-from muster.scheduling.records import Gang
+from muster.scheduling.records import Gang, Place
 from muster.scheduling.state import Future, State
 
 
@@ -37,6 +38,26 @@ def take_turns(state: State) -> None:
             return
 
 
+def would_start(trial: State, key: ApplicationKey) -> bool:
+    """Take turns on a copy of the state until this application starts (True), or nothing is stirred up any more.
+
+    Of what an event leads to this leaves out what cannot help it to start: those behind it, and executors above a
+    minimum.
+    """
+    gang = trial.gangs[key]
+    if key not in trial.queues:
+        consider(trial, gang, gang)
+    while trial.stirred and not gang.holds:
+        for changed in trial.dirty.values():
+            quota.settle(trial, changed)
+        trial.stirred = False
+        for owing in _in_order(trial.owing.values()):
+            gangs.repay(trial, owing)
+        for pool in _pools(trial):
+            _take_turns_in(trial, pool, gang)
+    return gang.holds
+
+
 def vacate(state: State, node: str) -> None:
     """Slots that a node can no longer keep are owed, and drivers not yet released from there wait again."""
     occupancy.vacate(state, node)
@@ -45,14 +66,14 @@ def vacate(state: State, node: str) -> None:
             gangs.keep_driver(state, gang)
 
 
-def consider(state: State, gang: Gang) -> None:
-    """An application joins the queue: start it now, or say why it waits."""
+def consider(state: State, gang: Gang, only: Gang | None = None) -> None:
+    """An application joins the queue: start it now, or say why it waits. ``only``: see ``_Turn``."""
     state.queues.add(quota.entry_of(gang))
     state.dirty[gang.key] = gang
     if not state.synced:
         return
     pool = gang.pool
-    turn = _Turn(state, pool)
+    turn = _Turn(state, pool, only)
     turn.blocker, turn.future = state.blockers.get(pool), state.futures.get(pool)
     if turn.blocker is not None and not turn.is_behind(gang):
         state.stirred = True  # it may come before the one that the others wait for: everybody's turn is taken anew
@@ -97,9 +118,11 @@ def age(state: State) -> None:
 class _Turn:
     """One walk through the waiting applications of a pool."""
 
-    def __init__(self, state: State, pool: str) -> None:
+    def __init__(self, state: State, pool: str, only: Gang | None = None) -> None:
         self.state = state
         self.pool = pool
+        self.only = only
+        """On a trial (``would_start``), the one it is about: the walk ends as soon as it is known whether it starts."""
         self.blocker: Waiting | None = None
         """Whom everybody further back waits for."""
         self.future: Future | None = None
@@ -111,7 +134,7 @@ class _Turn:
         """Whether the order of the queues cannot put it before the one that the others wait for."""
         blocker = self.blocker
         assert blocker is not None
-        if self.future is not None and self.future.key == blocker.key:
+        if self.future is not None and self.future.at is not None and self.future.key == blocker.key:
             return True  # that one was promised a time
         ahead = self.state.gangs.get(blocker.key)
         if ahead is None or not quota.same_line(self.state, ahead, gang):
@@ -138,7 +161,7 @@ class _Turn:
         self._wait(gang)
         if not gang.excess and state.policy.enforced(self.pool, gang.waiting.created, state.at):
             self.blocker = gang.waiting
-            if state.config.backfill:
+            if state.config.backfill and not state.config.asked and gang is not self.only:
                 promised = state.futures.get(self.pool)
                 held = promised is not None and promised.key == gang.key and backfill.still_holds(state, promised)
                 self.future = promised if held else backfill.plan_future(state, gang)
@@ -194,10 +217,9 @@ class _Turn:
         """A place for a gang that may still run when the head is to start."""
         state, application = self.state, gang.application
         assert application is not None
-        if self.future is not None and self.future.version != state.table.version:
+        assert self.future is not None
+        if not backfill.is_fresh(state, self.future):
             self.future = backfill.plan_future(state, state.gangs[self.future.key])  # others have taken room since
-        if self.future is None:
-            return None
         available = backfill.room_beside(state, self.future)
         return plan_within(state, gangs.driver_shape(gang), application.executor, lacking, available)
 
@@ -221,35 +243,53 @@ def _pools(state: State) -> list[str]:
     return sorted({*state.queues.pools(), *state.blockers, *(gang.pool for gang in state.owing.values())})
 
 
-def _take_turns_in(state: State, pool: str) -> None:
+def _take_turns_in(state: State, pool: str, only: Gang | None = None) -> None:
     before = state.blockers.get(pool)
-    turn = _Turn(state, pool)
+    turn = _Turn(state, pool, only)
     turn.blocker = owing = _owing_blocker(state, pool)
     unchanged = state.rules_version == state.queued_at.get(pool)
     promised = state.futures.get(pool)
-    if promised is not None and owing is None:
+    if promised is not None and promised.at is not None and owing is None:
         gang = state.gangs.get(promised.key)
         if gang is not None and gangs.is_ready(gang):
             turn.take(gang)  # whoever was promised a time keeps its place, whatever came meanwhile
     line = state.queues.turns(pool, state.total)
     passed = 0
-    while (key := line.next()) is not None:
+    while (only is None or not only.holds) and (key := line.next()) is not None:
         gang = state.gangs[key]
         if not gangs.is_ready(gang) or (turn.blocker is not None and turn.blocker.key == key):
             line.passed(key)
             continue
-        if turn.blocker is not None and turn.blocker == before and unchanged:
+        if turn.blocker is not None and ((turn.blocker == before and unchanged) or only is not None):
             if turn.future is None or passed >= state.config.backfill_depth:
                 break  # everybody further back has been told already
             passed += 1
         if turn.take(gang):
             line.started(key)
-        else:
-            line.passed(key)
+            continue
+        line.passed(key)
+        if gang is only and not quota.closed_by(state, gang):
+            break
+        if gang.closes is not None and gang.closes in state.told:
+            _close(line, gang.closes)
+    else:
+        state.told.update(state.closed)
     state.queued_at[pool] = state.rules_version
     turn.keep()
     if turn.blocker is None and not state.queues.waiting(pool):
         state.queued_at.pop(pool, None)
+
+
+def _close(line: Turns, place: Place) -> None:
+    """Everybody who waits there has been told that somebody else goes first."""
+    queue, kind, name = place
+    match kind:
+        case "user":
+            line.close_user(queue, name)
+        case "group":
+            line.close_group(queue, name)
+        case _:
+            line.close(queue)
 
 
 def _owing_blocker(state: State, pool: str) -> Waiting | None:
