@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -137,10 +138,10 @@ def _report(queues: Queues, name: str, total: Resources, waiting: int) -> QueueR
         leaf=queues.tree.leaf(name),
         policy=config.policy.value,
         weight=config.weight,
-        guaranteed=config.guaranteed.quantities(),
+        guaranteed=_quantities(config.guaranteed.amounts),
         max=_quantities(config.max.amounts),
-        used=account.resources().quantities(),
-        drivers=_quantities(sorted(account.drivers.items())),
+        used=_quantities(tuple(sorted(account.used.items()))),
+        drivers=_quantities(tuple(sorted(account.drivers.items()))),
         running=account.applications,
         waiting=waiting,
         share=_dominant_share(account.used, total),
@@ -153,12 +154,12 @@ def _report(queues: Queues, name: str, total: Resources, waiting: int) -> QueueR
 
 def _waiting_by_queue(queues: Queues) -> Counter[str]:
     """Those below a queue count for it too."""
-    tree = queues.tree
+    leaves = Counter(entry.queue for pool in queues.pools() for entry in queues.waiting(pool))
     counts: Counter[str] = Counter()
-    for pool in queues.pools():
-        for entry in queues.waiting(pool):
-            if entry.queue in tree:
-                counts.update(tree.path(entry.queue))
+    for leaf, count in leaves.items():
+        if leaf in queues.tree:
+            for name in queues.tree.path(leaf):
+                counts[name] += count
     return counts
 
 
@@ -222,6 +223,7 @@ def _dominant_share(used: Mapping[str, int], total: Resources) -> float:
     return round(max((held / whole[name] for name, held in used.items() if whole.get(name)), default=0.0), 4)
 
 
-def _quantities(amounts: Sequence[tuple[str, int]]) -> Quantities:
-    """Unlike ``Resources.quantities``, with what is 0: a maximum of 0 is not the same as none."""
+@lru_cache(4096)
+def _quantities(amounts: tuple[tuple[str, int], ...]) -> Quantities:
+    """Unlike ``Resources.quantities``, with what is 0: a maximum of 0 is not the same as none. Shared: never changed."""
     return {name: written(name, amount) for name, amount in amounts}
