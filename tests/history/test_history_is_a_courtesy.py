@@ -202,4 +202,4 @@ async def test_estimates_know_nothing_of_runs_that_failed_or_never_started(path:
         for number in range(5):
             one.record(finished(number=number, outcome="Failed"))
             one.record(finished(number=10 + number, reserved=None))
-        assert one.estimator.run_seconds("team-a", "nightly", SHAPE) is None
+        assert one.estimator.run_seconds("team-a", "nightly-2026-11-26", SHAPE) is None

@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     namespace = "" if arguments.all_namespaces else arguments.namespace or cluster_access(arguments).namespace
     answer = asyncio.run(read(arguments.server, "/history", parameters(arguments, namespace, now)))
     if not answer["records"]:
-        print("This replica does not lead now: it shows what it recorded while it led.", file=sys.stderr)
+        print("This replica does not lead now: the last minute or two may be missing.", file=sys.stderr)
     items = answer["items"]
     if arguments.application and not items:
         where = f"in namespace {namespace}" if namespace else "in any namespace"

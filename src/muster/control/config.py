@@ -131,6 +131,8 @@ class History(_Section, frozen=True):
 
     path: str = ""
     """SQLite file on a local disk; its folder is made. Empty: no history."""
+    peers: str = ""
+    """URL of the management port of all replicas: what the others have recorded is copied. Empty: nothing is."""
     keep_days: Annotated[int, msgspec.Meta(ge=1)] = 90
     keep_applications: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     """The oldest go when there are more, or when they are older; 1 to 4 kB each."""

@@ -19,6 +19,10 @@ _TEXTS = ("namespace", "queue", "user", "name", "application")
 PARAMETERS = (*_TEXTS, "since", "limit", "sort", "summary")
 
 
+PAGE = 100
+"""Applications on a page that another replica copies: few, since they are made while reviews wait."""
+
+
 class BadQuery(ValueError):
     """A parameter that makes no sense; the message says what was expected."""
 
@@ -57,6 +61,14 @@ async def answer(archive: Archive, asked: Asked, *, records: bool) -> bytes:
         told = bool(asked.query.application)
         items = [_item(one, told) for one in await archive.applications(asked.query, timelines=told)]
     return msgspec.json.encode({"records": records, "items": items})
+
+
+def after_from(parameters: Mapping[str, str]) -> int:
+    """Which page another replica asks for. Raises ``BadQuery``."""
+    text = parameters.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise BadQuery(f"after={text!r} is no number of an entry")
+    return int(text)
 
 
 def _item(application: FinishedApplication, told: bool) -> dict[str, Any]:

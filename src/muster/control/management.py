@@ -88,6 +88,17 @@ def management_app(service: Service) -> web.Application:
             return _error(503, f"the history cannot be read now: {error}")
         return web.Response(body=body, content_type="application/json")
 
+    async def entries(request: web.Request) -> web.Response:
+        if service.history is None:
+            return _error(404, "no history is kept: history.path is not set in muster.yaml")
+        try:
+            body = await service.history.page(history_api.after_from(request.query), history_api.PAGE)
+        except history_api.BadQuery as error:
+            return _error(400, str(error))
+        except StoreError as error:
+            return _error(503, f"the history cannot be read now: {error}")
+        return web.Response(body=body, content_type="application/json")
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
@@ -96,6 +107,7 @@ def management_app(service: Service) -> web.Application:
     app.router.add_get("/queues", queues)
     app.router.add_get("/queues/{name}", queue)
     app.router.add_get("/history", history)
+    app.router.add_get("/history/entries", entries)
     return app
 
 

@@ -20,6 +20,7 @@ from muster.control.clock import Clock
 from muster.control.config import ConfigError, ServeConfig, parse_duration
 from muster.control.controller import Controller
 from muster.control.discovery import Discovery
+from muster.control.history_copies import HistoryCopies
 from muster.control.listening import listening, posts_to
 from muster.control.management import management_app
 from muster.control.metrics import Metrics
@@ -149,6 +150,9 @@ class Service:
                 asyncio.create_task(self._lead(), name="lead"),
                 asyncio.create_task(registration.keep(self._certificates), name="webhook"),
             ]
+            if self.history is not None and config.history.peers:
+                copies = HistoryCopies(self.history, config.history.peers)
+                tasks.append(asyncio.create_task(copies.run(), name="history of the others"))
             if self._queue_file is not None:
                 interval = parse_duration(config.queues.check_interval)
                 tasks.append(asyncio.create_task(self._queue_file.follow(interval), name="queues.yaml"))

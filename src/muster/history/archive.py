@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from muster.history.estimates import Estimator, Run, Shape
-from muster.history.queries import By, Query, Summary
+from muster.history.queries import By, Page, Query, Summary
 from muster.history.records import FinishedApplication, StrandedSample
 from muster.history.store import DamagedStore, RowRefused, Store, StoreError, set_aside
 
@@ -79,6 +81,21 @@ class Archive:
     async def summary(self, by: By, query: Query) -> list[Summary]:
         """Raises ``StoreError``."""
         return await self._ask(lambda store: store.summary(by, query))
+
+    async def page(self, after: int, limit: int) -> bytes:
+        """A ``Page`` for another replica, as JSON. Raises ``StoreError``."""
+        return await self._ask(lambda store: msgspec.json.encode(store.page(after, limit)))
+
+    async def copied(self, origin: str) -> int | None:
+        """How far the file ``origin`` has been copied; ``None`` when it is this one. Raises ``StoreError``."""
+        return await self._ask(lambda store: None if origin == store.origin else store.copied(origin))
+
+    async def copy(self, page: Page) -> int:
+        """Keep what another replica has, and learn from it; returns how many were new. Raises ``StoreError``."""
+        new = await self._ask(lambda store: store.copy(page))
+        for application in new:
+            self._learn(application)
+        return len(new)
 
     async def settled(self) -> None:
         """Wait until what was handed over is written, or could not be."""

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from muster.history.records import FinishedApplication
+
 MOST_ROWS = 500
 
 
@@ -48,6 +50,17 @@ class Query(msgspec.Struct, frozen=True):
     sort: Sort = Sort.ENDED
     limit: int = 50
     """Rows, at most ``MOST_ROWS``."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Applications of one file in the order in which they were written, for another replica to copy."""
+
+    origin: str
+    """Which file: the numbers mean something there only."""
+    last: int
+    """Number of the last one on this page; the next page begins after it."""
+    applications: tuple[FinishedApplication, ...] = ()
+    """With their timelines."""
 
 
 class Summary(msgspec.Struct, frozen=True, rename="camel"):

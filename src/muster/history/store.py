@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from muster.history.estimates import Run, Shape
-from muster.history.queries import MOST_ROWS, By, Query, Sort, Summary
+from muster.history.queries import MOST_ROWS, By, Page, Query, Sort, Summary
 from muster.history.records import FinishedApplication, Outcome, Requests, StrandedSample, Use
 from muster.scheduling.story import StoryEntry
 
@@ -53,6 +53,9 @@ CREATE TABLE stranded (
     stranded_cpu INTEGER NOT NULL, stranded_memory INTEGER NOT NULL
 );
 CREATE INDEX stranded_at ON stranded (at);
+CREATE TABLE origin (id TEXT NOT NULL);
+INSERT INTO origin VALUES (lower(hex(randomblob(16))));
+CREATE TABLE copied (origin TEXT PRIMARY KEY, last INTEGER NOT NULL);
 """
 
 SCHEMA: tuple[str, ...] = (_V1,)
@@ -112,6 +115,8 @@ class Store:
         self._keep_applications = keep_applications
         self._latest = 0.0
         self._count = self._samples = 0
+        self.origin = ""
+        """Which file this is, among those of all replicas."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
@@ -159,6 +164,22 @@ class Store:
         rows: list[Any] = self._guarded(lambda: self._db.execute(text, (most,)).fetchall())
         return [(place, name, Run(Shape(*shape), ran)) for place, name, *shape, ran in reversed(rows)]
 
+    def page(self, after: int, limit: int) -> Page:
+        """Applications in the order in which they were written, after number ``after``."""
+        text = f"SELECT {_SELECTED}, timeline, id FROM applications WHERE id > ? ORDER BY id LIMIT ?"
+        rows = self._guarded(lambda: self._db.execute(text, (after, limit)).fetchall())
+        last = rows[-1][-1] if rows else after
+        return Page(self.origin, last, tuple(self._guarded(lambda: [_application(row) for row in rows])))
+
+    def copied(self, origin: str) -> int:
+        """Up to which number of another file everything has been copied."""
+        text = "SELECT coalesce(max(last), 0) FROM copied WHERE origin = ?"
+        return int(self._guarded(lambda: self._db.execute(text, (origin,)).fetchone())[0])
+
+    def copy(self, page: Page) -> list[FinishedApplication]:
+        """Keep what another file has; returns what was new here."""
+        return self._guarded(lambda: self._add(page.applications, (), page))
+
     def __len__(self) -> int:
         """Applications that are there."""
         return self._count
@@ -178,16 +199,25 @@ class Store:
         db.execute("PRAGMA journal_size_limit = 4194304")
         for number in range(version, len(SCHEMA)):
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA[number]}; PRAGMA user_version = {number + 1}; COMMIT")
+        [self.origin] = db.execute("SELECT id FROM origin").fetchone()
         [self._count] = db.execute("SELECT count(*) FROM applications").fetchone()
         [self._samples] = db.execute("SELECT count(*) FROM stranded").fetchone()
         [latest] = db.execute("SELECT max(ended) FROM applications").fetchone()
         self._latest = latest or 0.0
 
-    def _add(self, applications: Sequence[FinishedApplication], samples: Sequence[StrandedSample]) -> None:
+    def _add(
+        self,
+        applications: Sequence[FinishedApplication],
+        samples: Sequence[StrandedSample],
+        copied: Page | None = None,
+    ) -> list[FinishedApplication]:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            added = _changed(db.executemany(_INSERT, [_row(one) for one in applications]))
+            new = [one for one in applications if db.execute(_INSERT, _row(one)).rowcount > 0]
+            added = len(new)
+            if copied is not None:
+                db.execute("INSERT OR REPLACE INTO copied VALUES (?, ?)", (copied.origin, copied.last))
             sampled = _changed(
                 db.executemany(_INSERT_SAMPLE, [tuple(getattr(one, name) for name in _SAMPLE) for one in samples])
             )
@@ -206,6 +236,7 @@ class Store:
         if pruned or unsampled:
             # a script, because execute() takes one step of it, which frees one page
             db.executescript(f"PRAGMA incremental_vacuum({PRUNED_AT_ONCE})")
+        return new
 
     def _prune(self, table: str, time: str, excess: int, now: float) -> int:
         """Delete rows that are too old or too many, the oldest first; returns how many went."""

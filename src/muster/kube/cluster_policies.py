@@ -10,6 +10,7 @@ API_SERVER_PORTS = (443, 6443)
 """Where API servers listen: managed ones and kubeadm's. A policy sees the port behind the Service."""
 DRIVER_UI_PORT = 4040
 """``spark.ui.port``, whose REST API tells of executors."""
+DNS_PORT = 53
 MONITORING_NAMESPACE = "monitoring"
 
 DRIVER_PRIORITY = ("spark-driver", 1000)
@@ -21,10 +22,12 @@ def network_policy(metadata: Manifest, pods: dict[str, str], webhook_port: str, 
 
     The webhook is open to everybody, since API servers have no label to select them by and TLS protects it; health,
     metrics and explanations are for the monitoring namespace and for the node itself, which is always allowed
-    (probes and ``kubectl port-forward`` come from there). Out: to API servers, and to drivers, which are asked what
-    their executors keep before one is called back.
+    (probes and ``kubectl port-forward`` come from there), and for other replicas, which copy the history. Out: to API
+    servers, to drivers, which are asked what their executors keep before one is called back, to other replicas and to
+    DNS, which tells where they are.
     """
     drivers = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"spark-role": "driver"}}}
+    replicas = {"podSelector": {"matchLabels": pods}}
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": MONITORING_NAMESPACE}}}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -36,10 +39,13 @@ def network_policy(metadata: Manifest, pods: dict[str, str], webhook_port: str, 
             "ingress": [
                 {"ports": [{"port": webhook_port, "protocol": "TCP"}]},
                 {"ports": [{"port": management_port, "protocol": "TCP"}], "from": [peer]},
+                {"ports": [{"port": management_port, "protocol": "TCP"}], "from": [replicas]},
             ],
             "egress": [
                 {"ports": [{"port": port, "protocol": "TCP"} for port in API_SERVER_PORTS]},
                 {"ports": [{"port": DRIVER_UI_PORT, "protocol": "TCP"}], "to": [drivers]},
+                {"ports": [{"port": management_port, "protocol": "TCP"}], "to": [replicas]},
+                {"ports": [{"port": DNS_PORT, "protocol": protocol} for protocol in ("UDP", "TCP")]},
             ],
         },
     }

@@ -152,7 +152,8 @@ def configuration(options: InstallOptions) -> Manifest:
         "port": WEBHOOK_PORT,
         "service": NAME,
     }
-    config["history"] = {"path": HISTORY_PATH, **config.get("history", {})}
+    peers = f"http://{NAME}:{MANAGEMENT_PORT}"  # the Service: one of the replicas, this one or another
+    config["history"] = {"path": HISTORY_PATH, "peers": peers, **config.get("history", {})}
     config["queues"] = {"file": f"{QUEUES_FOLDER}/queues.yaml", **config.get("queues", {})}
     config["management"] = {**config.get("management", {}), "host": "0.0.0.0", "port": MANAGEMENT_PORT}
     return config

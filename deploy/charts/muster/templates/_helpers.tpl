@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "namespace" .Release.Namespace
   "webhook" (dict "host" "0.0.0.0" "port" 8443 "service" "muster")
   "management" (dict "host" "0.0.0.0" "port" 8484) -}}
-{{- $history := dict "path" "/var/lib/muster/history.db" -}}
+{{- $history := dict "path" "/var/lib/muster/history.db" "peers" "http://muster:8484" -}}
 {{- $queues := dict "file" "/etc/muster-queues/queues.yaml" -}}
 {{- $defaults := dict "webhook" $webhook "history" $history "queues" $queues -}}
 {{- toYaml (mergeOverwrite $defaults (deepCopy .Values.config) $fixed) -}}
