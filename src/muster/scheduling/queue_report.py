@@ -225,5 +225,5 @@ def _dominant_share(used: Mapping[str, int], total: Resources) -> float:
 
 @lru_cache(4096)
 def _quantities(amounts: tuple[tuple[str, int], ...]) -> Quantities:
-    """Unlike ``Resources.quantities`` with what is 0: a maximum of 0 is not the same as none. Shared: not to be changed."""
+    """With what is 0, which is not the same as no maximum. Shared: not to be changed."""
     return {name: written(name, amount) for name, amount in amounts}
