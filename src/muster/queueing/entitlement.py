@@ -62,6 +62,9 @@ def split(whole: float, bounds: Sequence[Bounds]) -> list[float]:
     def at(ratio: float) -> list[float]:
         return [min(one.most, max(one.least, ratio * one.weight)) for one in bounds]
 
+    plain = at(whole / max(1, sum(one.weight for one in bounds)))
+    if abs(sum(plain) - whole) <= 1e-12:
+        return plain  # no bound is in the way
     low, high = 0.0, max(whole, 1e-9)
     while sum(at(high)) < min(whole, sum(one.most for one in bounds)):
         high *= 2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 
+import msgspec
 import numpy as np
 
 from muster.cluster.capacity import capacities
-from muster.cluster.resources import PODS, Resources
+from muster.cluster.resources import Resources
+from muster.queueing import entitlement
 from muster.queueing.config import Preemption
 from muster.queueing.preemption import (
     Candidate,
@@ -20,20 +23,21 @@ from muster.queueing.preemption import (
     dominant_share,
     loss_by_age,
 )
-from muster.scheduling import gangs
-from muster.scheduling.model import ApplicationKey, Phase, PodShape, Role
+from muster.scheduling import gangs, quota
+from muster.scheduling.model import ApplicationKey, PodShape, Role
 from muster.scheduling.plans import plan_gang
-from muster.scheduling.records import GANG_PROFILE, Gang, PodRecord
+from muster.scheduling.records import GANG_PROFILE, NOTHING, Gang, PodRecord
 from muster.scheduling.state import State
 from muster.spark.names import executor_id_of
 
 
 class Trial:
-    """``queueing.preemption.Trial`` on the real node table: what is freed is given back to it for the time being."""
+    """``queueing.preemption.Trial`` on the real nodes and queues: what is freed is given back to them meanwhile."""
 
     def __init__(self, state: State, gang: Gang) -> None:
         self._state = state
         self._gang = gang
+        self._limited = not gang.holds and state.queues.tree.limited(_queue(gang))
 
     def free(self, rooms: Sequence[Room]) -> None:
         self._charge(rooms, -1)
@@ -49,6 +53,8 @@ class Trial:
         if gang.holds:
             vector = state.table.vector(application.executor.requests)
             return state.table.total_capacity(vector, application.executor.constraints) >= gang.owed
+        if self._limited and quota.refusal(state, gang) is not None:
+            return False
         lacking = max(0, application.minimum - gang.placed_in_gang)
         return plan_gang(state, gangs.driver_shape(gang), application.executor, lacking) is not None
 
@@ -58,6 +64,28 @@ class Trial:
             row = table.index.get(room.node)
             if row is not None:
                 table.charge(row, table.vector(room.amounts), sign * room.count)
+        if self._limited:
+            self._charge_queues(rooms, sign)
+
+    def _charge_queues(self, rooms: Sequence[Room], sign: int) -> None:
+        queues = self._state.queues
+        for room in rooms:
+            charge = queues.usage.charges.get(room.application)
+            if charge is not None:
+                used = charge.used + room.amounts.times(sign * room.count)
+                queues.charge(room.application, msgspec.structs.replace(charge, used=used))
+
+
+@contextmanager
+def on_trial(state: State, gang: Gang) -> Iterator[Trial]:
+    """A trial for a gang that waits. Whoever was promised something on the nodes as they are keeps that."""
+    before = state.table.version
+    try:
+        yield Trial(state, gang)
+    finally:
+        for future in state.futures.values():
+            if future.version == before:
+                future.version = state.table.version  # the amounts are the same again
 
 
 def claimant_of(gang: Gang) -> Claimant:
@@ -132,6 +160,9 @@ def holders(
         if gang.key != claimant.key and (lender := _lender(gang, leaving.get(gang.key, ()), standings)) is not None
     ]
     everybody = len(lenders)
+    if claimant.closes is not None and not _stays_within_share(claimant, standings, total):
+        lenders = [lender for lender in lenders if _queue(lender[0]) == _queue(claimant)]
+        everybody = len(lenders)
     excess = {name: dominant_share(one.used, total) - one.fair_share for name, one in standings.items()}
     lenders.sort(key=lambda lender: (-excess[_queue(lender[0])], -lender[0].extras, lender[0].key))
     if most is not None:
@@ -140,7 +171,7 @@ def holders(
     helping = _helping_nodes(state, claimant, lenders)
     found = []
     for gang, spare, whole in lenders:
-        pods = tuple(_candidates(state, gang, helping, whole))
+        pods = tuple(_candidates(state, gang, None if _in_scope(state, claimant, gang) else helping, whole))
         if any(pod.helps for pod in pods):
             assert gang.application is not None
             begun = gang.driver_bound if gang.driver_bound is not None else gang.reserved
@@ -176,6 +207,12 @@ def _queue(gang: Gang) -> str:
 
 def _placed(record: PodRecord) -> bool:
     return bool(record.room) and record.pod.role is Role.EXECUTOR
+
+
+def _stays_within_share(claimant: Gang, standings: dict[str, Standing], total: Resources) -> bool:
+    """Whether its queue is not over its fair share (its guarantee, that is, at least) once the claimant has started."""
+    standing = standings[_queue(claimant)]
+    return dominant_share(standing.used + claimant_of(claimant).asked, total) <= standing.fair_share
 
 
 _Lender = tuple[Gang, tuple[tuple[int, int], ...], bool]
@@ -229,15 +266,18 @@ def _slots(gang: Gang) -> Iterator[Room]:
         yield Room(gang.key, gang.driver_slot, gang.driver_charged)
 
 
-def _candidates(state: State, gang: Gang, helping: set[str], whole: bool) -> Iterator[Candidate]:
-    """Pods of an application that could be called back, without those that end already."""
+def _candidates(state: State, gang: Gang, helping: set[str] | None, whole: bool) -> Iterator[Candidate]:
+    """Pods of an application that could be called back, without those that end already.
+
+    ``helping``: nodes where that would help; ``None``: it does anywhere.
+    """
     told = state.losses.get(gang.key, {})
     grace = state.config.pressure.grace
     for record in gang.pods.values():
         pod = record.pod
         if not record.room or not record.seen or record.id in state.leaving:
             continue
-        helps = record.room in helping
+        helps = helping is None or record.room in helping
         if pod.role is Role.EXECUTOR and (helps or whole):
             age = max(0.0, state.at - record.since)
             yield Candidate(
@@ -286,20 +326,30 @@ def _helping_nodes(state: State, claimant: Gang, lenders: Sequence[_Lender]) -> 
     return {table.names[row] for row in rows[helping].tolist()}
 
 
-def total_of(state: State) -> Resources:
-    """What all nodes together have."""
-    sums = state.table.allocatable.sum(axis=1).tolist()
-    return Resources.of(
-        **{name: amount for name, amount in zip(state.table.dimensions, sums, strict=True) if name != PODS}
-    )
-
-
-def standings(state: State, claimant: Gang) -> dict[str, Standing]:
-    """Where each queue stands."""
-    used: dict[str, Resources] = {_queue(claimant): Resources()}
+def standings(state: State) -> dict[str, Standing]:
+    """Where each queue stands; one that is not configured any more has nothing due to it."""
+    queues = state.queues
+    waiting = {entry.queue for pool in queues.pools() for entry in queues.waiting(pool)}
+    found = entitlement.standings(queues.usage, waiting, state.total)
     for gang in state.gangs.values():
-        if gang.application is not None and gang.phase is not Phase.PENDING:
-            held = used.get(gang.application.queue, Resources())
-            held += gang.application.executor.requests.times(sum(gang.placed.values()) + gang.unfilled)
-            used[gang.application.queue] = held
-    return {name: Standing(amounts, 1.0) for name, amounts in used.items()}
+        if gang.application is not None and gang.application.queue not in found:
+            found[gang.application.queue] = Standing(NOTHING, 0.0)
+    return found
+
+
+def _in_scope(state: State, claimant: Gang, lender: Gang) -> bool:
+    """Whether what a lender has counts against the limit that the claimant has hit."""
+    application = lender.application
+    if claimant.closes is None or application is None:
+        return False
+    queue, kind, name = claimant.closes
+    tree = state.queues.tree
+    if application.queue not in tree or queue not in tree.path(application.queue):
+        return False
+    match kind:
+        case "user":
+            return application.user == name
+        case "group":
+            return tree.group_of(application.queue, application.groups) == name
+        case _:
+            return True

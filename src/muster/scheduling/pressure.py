@@ -50,9 +50,10 @@ def losses_known(state: State, key: ApplicationKey, losses: Iterable[tuple[str, 
 
 
 def _claimants(state: State) -> Iterator[Gang]:
-    """Applications for which others are held back: one for each node pool."""
-    for pool in sorted(state.blockers):
-        gang = state.gangs.get(state.blockers[pool].key)
+    """Applications for which others are held back: one for each node pool, and those that wait for quota."""
+    keys = [*(state.blockers[pool].key for pool in sorted(state.blockers)), *sorted(state.closed.values())]
+    for key in dict.fromkeys(keys):
+        gang = state.gangs.get(key)
         if gang is not None and gang.application is not None and (gang.owed or gangs.is_ready(gang)):
             yield gang
 
@@ -60,31 +61,38 @@ def _claimants(state: State) -> Iterator[Gang]:
 def _relieve(state: State, gang: Gang, pressed: Pressed) -> None:
     config = state.config.pressure
     coming = lending.on_their_way(state, gang)
-    trial = lending.Trial(state, gang)
-    trial.free(coming)
-    try:
-        if trial.fits():
-            return  # enough is on its way
-        standings, total = lending.standings(state, gang), lending.total_of(state)
-        plan = PreemptionPlan(gang.key)
-        for most in CANDIDATES:
-            holders, complete = lending.holders(state, gang, standings, total, most)
-            wanted = lending.losses_wanted(state, holders)
-            if config.loss_wait > 0 and wanted and not pressed.asked:
-                pressed.asked, pressed.next = True, state.at + config.loss_wait
-                state.decisions.extend(Appraise(key) for key in wanted)
+    with lending.on_trial(state, gang) as trial:
+        trial.free(coming)
+        try:
+            plan = _plan(state, gang, trial, pressed)
+            if plan is not None and _comes_by_itself(state, gang, trial, plan):
+                pressed.next = state.at + min(config.interval, max(victim.grace for victim in plan.victims))
                 return
-            claimant = lending.claimant_of(gang)
-            plan = preemption.plan(claimant, holders, standings, total, trial, round_limit=config.round_limit)
-            if plan.victims or complete:
-                break
-        pressed.asked, pressed.next = False, state.at + config.interval
-        if plan.victims and _comes_by_itself(state, gang, trial, plan):
-            pressed.next = state.at + min(config.interval, max(victim.grace for victim in plan.victims))
-            return
-    finally:
-        trial.take_back(coming)
-    _carry_out(state, gang, plan)
+        finally:
+            trial.take_back(coming)
+    if plan is not None:
+        _carry_out(state, gang, plan)
+
+
+def _plan(state: State, gang: Gang, trial: lending.Trial, pressed: Pressed) -> PreemptionPlan | None:
+    """Who is to be called back; ``None`` while nobody is: it is not needed, would not help, or is too soon."""
+    if trial.fits():
+        return None  # enough is on its way
+    config = state.config.pressure
+    standings, total = lending.standings(state), state.total
+    for most in CANDIDATES:
+        holders, complete = lending.holders(state, gang, standings, total, most)
+        wanted = lending.losses_wanted(state, holders)
+        if config.loss_wait > 0 and wanted and not pressed.asked:
+            pressed.asked, pressed.next = True, state.at + config.loss_wait
+            state.decisions.extend(Appraise(key) for key in wanted)
+            return None
+        claimant = lending.claimant_of(gang)
+        plan = preemption.plan(claimant, holders, standings, total, trial, round_limit=config.round_limit)
+        if plan.victims or complete:
+            break
+    pressed.asked, pressed.next = False, state.at + config.interval
+    return plan if plan.victims else None
 
 
 def _comes_by_itself(state: State, gang: Gang, trial: lending.Trial, plan: PreemptionPlan) -> bool:
