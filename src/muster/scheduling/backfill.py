@@ -158,14 +158,8 @@ def footprint_of(state: State, gang: Gang) -> Footprint:
 
 def _expected_ends(state: State, waiting: ApplicationKey) -> list[tuple[float, Footprint]]:
     """Of everything that holds room and whose run time is known, the expected end and what it will free, in order."""
-    ends = []
-    for key, gang in state.timed.items():
-        application = gang.application
-        if key == waiting or not gang.holds or application is None or application.run_seconds is None:
-            continue
-        begun = gang.reserved if gang.reserved is not None else state.at
-        ends.append((max(state.at, begun + application.run_seconds), key, gang))
-    return [(end, footprint_of(state, gang)) for end, _, gang in sorted(ends, key=lambda each: each[:2])]
+    at, gangs_of = state.at, state.gangs
+    return [(max(at, end), footprint_of(state, gangs_of[key])) for end, key in state.ends if key != waiting]
 
 
 class _Later:

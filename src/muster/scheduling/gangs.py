@@ -270,4 +270,5 @@ def sized(state: State, gang: Gang, application: Application) -> None:
     gang.application = application
     gang.found = state.at
     gang.failed_at = gang.excess_at = gang.ruled_at = -1
+    gang.asked = None
     state.dirty[gang.key] = gang

@@ -6,6 +6,8 @@ that smaller ones of the same place do not pass it for ever: a queue, or what on
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+
 from muster.cluster.resources import Resources
 from muster.queueing.config import Policy
 from muster.queueing.rules import denial
@@ -75,17 +77,26 @@ def refusal(state: State, gang: Gang) -> Refusal | None:
     assert application is not None
     if not state.queues.tree.limited(application.queue):
         return None
-    driver = _driver(gang)
-    used = driver + application.executor.requests.times(max(application.minimum, gang.placed_in_gang))
+    used, driver = _asked(gang)
     return state.queues.refusal(application, used, driver, state.total, new=True)
+
+
+def still_refused(state: State, gang: Gang) -> bool:
+    """Whether nothing has changed in the limit that the gang keeps closed: it is known to be over it yet."""
+    limit = gang.over
+    if limit is None or gang.closes is None or limit.kind is not RefusalKind.QUEUE_MAX:
+        return False
+    if gang.ruled_at != state.rules_version or limit.queue not in state.queues.tree:
+        return False
+    held = state.queues.usage.accounts[limit.queue].used.get(limit.resource, 0)
+    return held + limit.asked > limit.limit
 
 
 def refuse(state: State, gang: Gang, limit: Refusal) -> None:
     """Note that the gang waits for its quota, and keep the place of that limit closed meanwhile."""
     application = gang.application
     assert application is not None
-    driver = _driver(gang)
-    used = driver + application.executor.requests.times(application.minimum)
+    used, driver = _asked(gang)
     never = state.queues.never(application, used, driver, state.total)
     if never is not None:
         reopen(state, gang)
@@ -96,11 +107,11 @@ def refuse(state: State, gang: Gang, limit: Refusal) -> None:
         reopen(state, gang)
     if place not in state.closed:
         state.closed[place] = gang.key
+        state.closed_to_some = state.closed_to_some or bool(place[1])
         gang.closes = place
-    over = (limit.kind, limit.queue, limit.resource, limit.limit)
-    if gang.over != over or gang.reason != OVER_QUOTA:  # what is held moves all the time: said once
-        gang.over = over
-        _say(state, gang, OVER_QUOTA, limit.message())
+    before, gang.over = gang.over, limit
+    if gang.reason != OVER_QUOTA or before is None or not _same_limit(before, limit):
+        _say(state, gang, OVER_QUOTA, limit.message())  # once: what the queue holds moves all the time
 
 
 def reopen(state: State, gang: Gang) -> None:
@@ -108,8 +119,8 @@ def reopen(state: State, gang: Gang) -> None:
     if gang.closes is not None:
         state.closed.pop(gang.closes, None)
         state.told.discard(gang.closes)
+        state.stirred = state.stirred or gang.closes in state.shut_out
         gang.closes = gang.over = None
-        state.stirred = True
 
 
 def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
@@ -131,7 +142,7 @@ def settle(state: State, gang: Gang) -> None:
     if application is None or not gang.holds:
         if gang.charged is not None:
             gang.charged = None
-            state.timed.pop(gang.key, None)
+            forget_end(state, gang)
             state.queues.charge(gang.key, None)
             state.stirred = state.stirred or bool(state.closed)
         return
@@ -140,8 +151,9 @@ def settle(state: State, gang: Gang) -> None:
     if held == gang.charged:
         return
     before, gang.charged = gang.charged, held
-    if application.run_seconds is not None:
-        state.timed[gang.key] = gang
+    if application.run_seconds is not None and gang.ends is None:
+        gang.ends = (gang.reserved if gang.reserved is not None else state.at) + application.run_seconds
+        insort(state.ends, (gang.ends, gang.key))
     driver = _driver(gang)
     used = driver + application.executor.requests.times(slots)
     if len(gang.placed) > (GANG_PROFILE in gang.placed):
@@ -151,6 +163,13 @@ def settle(state: State, gang: Gang) -> None:
     )
     if before is not None and held[:2] < before[:2] and state.queues.tree.limited(application.queue):
         state.stirred = True  # quota came free
+
+
+def forget_end(state: State, gang: Gang) -> None:
+    """Nothing will come free when it ends."""
+    if gang.ends is not None:
+        del state.ends[bisect_left(state.ends, (gang.ends, gang.key))]
+        gang.ends = None
 
 
 def same_line(state: State, ahead: Gang, behind: Gang) -> bool:
@@ -167,13 +186,34 @@ def closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
         return None
     application, tree = gang.application, state.queues.tree
     assert application is not None
-    group = tree.group_of(application.queue, application.groups)
-    for queue in tree.path(application.queue):
-        for kind, name in (("", ""), ("user", application.user), ("group", group)):
-            holder = state.closed.get((queue, kind, name))
-            if holder is not None and holder != gang.key:
-                return f"queue {queue}" + (f" for {kind} {name or 'unknown'}" if kind else ""), holder
+    path, key = tree.path(application.queue), gang.key
+    places: list[Place] = [(queue, "", "") for queue in path]
+    if state.closed_to_some:
+        group = tree.group_of(application.queue, application.groups)
+        places += [(queue, "user", application.user) for queue in path]
+        places += [(queue, "group", group) for queue in path if group]
+    for place in places:
+        holder = state.closed.get(place)
+        if holder is not None and holder != key:
+            state.shut_out.add(place)
+            queue, kind, name = place
+            return f"queue {queue}" + (f" for {kind} {name or 'unknown'}" if kind else ""), holder
     return None
+
+
+def _asked(gang: Gang) -> tuple[Resources, Resources]:
+    """What the whole gang asks of its queue, and its driver's part of that."""
+    application, driver = gang.application, _driver(gang)
+    assert application is not None
+    count = max(application.minimum, gang.placed_in_gang)
+    known = gang.asked
+    if known is None or known[:2] != (count, driver):
+        known = gang.asked = (count, driver, driver + application.executor.requests.times(count))
+    return known[2], driver
+
+
+def _same_limit(one: Refusal, other: Refusal) -> bool:
+    return (one.kind, one.queue, one.resource, one.limit) == (other.kind, other.queue, other.resource, other.limit)
 
 
 def _driver(gang: Gang) -> Resources:

@@ -9,6 +9,7 @@ import msgspec
 from muster.cluster.nodes import Int64s
 from muster.cluster.resources import Resources
 from muster.queueing.fifo import Waiting
+from muster.queueing.usage import Refusal
 from muster.scheduling.model import (
     Application,
     ApplicationKey,
@@ -218,8 +219,12 @@ class Gang:
         self.ruled_at = -1
         self.ruled: tuple[str, str] | None = None
         """Reason and message why the queues' configuration keeps it waiting, as of ``State.rules_version`` then."""
-        self.over: tuple[str, str, str, int] | None = None
+        self.over: Refusal | None = None
         """The limit that it was last told to wait for."""
+        self.asked: tuple[int, Resources, Resources] | None = None
+        """Executors, driver, and what they ask of the queue together."""
+        self.ends: float | None = None
+        """When it is expected to end, as it stands in ``State.ends``; seconds."""
         self.closes: Place | None = None
         """Where it waits for quota and keeps others from passing."""
         self.over_quota = False

@@ -71,10 +71,14 @@ class State:
         """Per pool, whom the others (and extras) wait for."""
         self.futures: dict[str, Future] = {}
         """Per pool, what that one was promised, if anything."""
-        self.timed: dict[ApplicationKey, Gang] = {}
-        """Gangs that hold room and whose run time is expected."""
+        self.ends: list[tuple[float, ApplicationKey]] = []
+        """Of gangs that hold room and whose run time is expected, when they will end, in order."""
         self.told: set[Place] = set()
         """Closed places of which everybody who waits there knows."""
+        self.shut_out: set[Place] = set()
+        """Closed places because of which somebody was refused in this round."""
+        self.closed_to_some = False
+        """Some place may be closed to one user or group only."""
         self.closed: dict[Place, ApplicationKey] = {}
         """What is closed to others, and which application waits for quota there."""
         self.rules_version = 0

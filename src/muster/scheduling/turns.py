@@ -24,6 +24,7 @@ def take_turns(state: State) -> None:
             for gang in state.dirty.values():
                 quota.settle(state, gang)
             state.stirred = False
+            state.shut_out.clear()
             state.opened.clear()
             for gang in _in_order(state.owing.values()):
                 gangs.repay(state, gang)
@@ -144,6 +145,8 @@ class _Turn:
     def take(self, gang: Gang) -> bool:
         """An application's turn: it starts, or the reason why it waits is noted. True when it started."""
         state = self.state
+        if quota.still_refused(state, gang):
+            return False
         standing = quota.standing(state, gang)
         if standing is not None:
             explain(state, gang, *standing)
@@ -267,11 +270,12 @@ def _take_turns_in(state: State, pool: str, only: Gang | None = None) -> None:
         if turn.take(gang):
             line.started(key)
             continue
-        line.passed(key)
         if gang is only and not quota.closed_by(state, gang):
             break
         if gang.closes is not None and gang.closes in state.told:
             _close(line, gang.closes)
+        else:
+            line.passed(key)
     else:
         state.told.update(state.closed)
     state.queued_at[pool] = state.rules_version
@@ -283,7 +287,7 @@ def _take_turns_in(state: State, pool: str, only: Gang | None = None) -> None:
 def _close(line: Turns, place: Place) -> None:
     """Everybody who waits there has been told that somebody else goes first."""
     queue, kind, name = place
-    match kind:
+    match kind:  # who closes a place waits there: it is passed with the others
         case "user":
             line.close_user(queue, name)
         case "group":
