@@ -295,3 +295,16 @@ def test_where_an_external_scheduler_decides_nobody_is_called_back(clusters: Clu
 
 def _executors(cluster: Cluster, app: App) -> list[Pod]:
     return [pod for pod in cluster.pods.values() if pod.application == app.key and "exec" in pod.name]
+
+
+def test_nobody_passes_on_the_strength_of_room_that_is_called_back_together_with_what_is_free(cluster: Cluster) -> None:
+    """The core that is free is part of what the waiting gang will have; a short application would fit there now."""
+    lender_fills(cluster, replace(dynamic(1), run_seconds=1000.0))
+    waits = cluster.submit(FIVE)
+    cluster.wait(10)
+    assert len(evicted(cluster)) == 1
+
+    cluster.submit(replace(static(0), run_seconds=100.0)).expect_held("BehindEarlier")
+
+    cluster.wait(60)
+    waits.expect_started()

@@ -108,6 +108,8 @@ def rows_beside(state: State, gang: Gang, pod: Pod) -> Bools | None:
     future = state.futures.get(gang.pool)
     if future is None or not is_fresh(state, future):
         return None
+    if future.at is not None and state.room_is_coming(gang.pool):
+        return None
     room, wanted = room_beside(state, future), state.table.vector(pod.requests)
     enough = room[: len(wanted)] >= wanted[:, None]
     rows: Bools = np.logical_and.reduce(enough, axis=0)

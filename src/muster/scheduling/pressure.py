@@ -71,6 +71,7 @@ def _relieve(state: State, gang: Gang, pressed: Pressed) -> None:
         finally:
             trial.take_back(coming)
     if plan is not None:
+        pressed.until = state.at + max(victim.grace for victim in plan.victims)
         _carry_out(state, gang, plan)
 
 

@@ -141,13 +141,15 @@ class Journal:
 class Pressed:
     """An application that waits for room which others could give back."""
 
-    __slots__ = ("asked", "next", "since")
+    __slots__ = ("asked", "next", "since", "until")
 
     def __init__(self, since: float) -> None:
         self.since = since
         """Since when it waits, seconds."""
         self.next = 0.0
         """When a plan may be made for it again."""
+        self.until = 0.0
+        """When what was called back for it is gone at last: what is free by then is meant for it, too."""
         self.asked = False
         """The drivers of those that could give room have been asked what they would lose."""
 

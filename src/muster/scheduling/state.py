@@ -173,6 +173,12 @@ class State:
         self.freed += 1
         self.stirred = True
 
+    def room_is_coming(self, pool: str) -> bool:
+        """Whether room is being called back for the one that others wait for: it counts on what is free now, too."""
+        blocker = self.blockers.get(pool)
+        pressed = self.pressed.get(blocker.key) if blocker is not None else None
+        return pressed is not None and self.at < pressed.until
+
     def no_longer_empty(self, gang: Gang) -> None:
         """The gang has a pod (again)."""
         self.empty.pop(gang.key, None)

@@ -184,7 +184,9 @@ class _Turn:
 
     def _pass(self, gang: Gang) -> bool:
         """Start before the blocker, if that one will start no later for it."""
-        if self.future is not None and self._find_and_start(gang, self.future):
+        future = self.future
+        coming = future is not None and future.at is not None and self.state.room_is_coming(self.pool)
+        if future is not None and not coming and self._find_and_start(gang, future):
             return True
         self._wait(gang, behind=True)
         return False
