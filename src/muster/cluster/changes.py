@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,11 @@ class ChangeLog:
         """How many changes there were ever: the position a reader notes when it is up to date."""
         self._rows = np.empty(2 * _KEPT, dtype=np.int64)
         self._filled = 0
+
+    def copy(self) -> ChangeLog:
+        other = copy(self)
+        other._rows = self._rows.copy()
+        return other
 
     def note(self, row: int) -> None:
         if self._filled == len(self._rows):

@@ -6,6 +6,7 @@ A selector is then evaluated once per distinct value, not once per node, and spr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -43,6 +44,11 @@ class Column(Generic[V]):
     def code(self, value: V) -> int | None:
         return self._index.get(value)
 
+    def copy(self) -> Column[V]:
+        other = copy(self)
+        other.codes, other.values, other._index = self.codes.copy(), self.values.copy(), self._index.copy()
+        return other
+
     def grow(self, rows: int) -> None:
         self.codes = np.concatenate([self.codes, np.zeros(rows - len(self.codes), dtype=np.int32)])
 
@@ -63,6 +69,14 @@ class LabelIndex:
         self._row_of = row_of
         self._labels: dict[str, Column[str]] = {}
         self._taints: Column[tuple[Taint, ...]] = Column(rows)
+
+    def copy(self, row_of: Mapping[str, int]) -> LabelIndex:
+        """For another table of the same rows, with its own map from node name to row."""
+        other = copy(self)
+        other._row_of = row_of
+        other._labels = {key: column.copy() for key, column in self._labels.items()}
+        other._taints = self._taints.copy()
+        return other
 
     def grow(self, rows: int) -> None:
         self._rows = rows

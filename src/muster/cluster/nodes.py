@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TypeVar
 
 import msgspec
@@ -128,6 +129,23 @@ class NodeTable:
         self._regrouped = True
         """A node came, went or changed its zone since the order was refreshed."""
         self._view()
+
+    def copy(self) -> NodeTable:
+        """The same nodes and amounts, to try things on. What is derived from them is worked out anew when asked for."""
+        other = copy(self)
+        other.names, other.nodes, other.dimensions = self.names.copy(), self.nodes.copy(), self.dimensions.copy()
+        other.index = self.index.copy()
+        other.zone_names = self.zone_names.copy()
+        other.labels = self.labels.copy(other.index)
+        other._dimension_of, other._zone_code = self._dimension_of.copy(), self._zone_code.copy()
+        other._amounts, other._flags, other._zones = self._amounts.copy(), self._flags.copy(), self._zones.copy()
+        other._names = self._names.copy()
+        other._renamed, other._vacant, other._vectors = self._renamed.copy(), self._vacant.copy(), self._vectors.copy()
+        other._changes, other._traits = self._changes.copy(), self._traits.copy()
+        other._selections, other._capacities = LeastRecentlyUsed(_SELECTIONS), LeastRecentlyUsed(_CAPACITIES)
+        other._order, other._order_position, other._regrouped = UsageOrder(), -1, True
+        other._view()
+        return other
 
     # Amounts
 

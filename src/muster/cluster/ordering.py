@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -39,6 +40,11 @@ class NameRanks:
     def __init__(self, rows: int) -> None:
         self.ranks: Int64s = np.zeros(rows, dtype=np.int64)
         self._sorted: list[str] = []
+
+    def copy(self) -> NameRanks:
+        other = copy(self)
+        other.ranks, other._sorted = self.ranks.copy(), self._sorted.copy()
+        return other
 
     def grow(self, rows: int) -> None:
         self.ranks = np.concatenate([self.ranks, np.zeros(rows - len(self.ranks), dtype=np.int64)])

@@ -8,7 +8,8 @@ age; ``fair`` the user who has least in this leaf, then age. The root is ``fair`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from muster.cluster.resources import Resources
 from muster.queueing.shares import Shares
@@ -24,7 +25,33 @@ class Queues:
     def __init__(self, tree: QueueTree) -> None:
         self.usage = QueueUsage(tree)
         self._entries: dict[str, Entry] = {}
+        self._undo: list[Callable[[], None]] | None = None
+        """While something is tried out: what takes each change back."""
         self._begin()
+
+    @contextmanager
+    def on_trial(self, limits: QueueTree | None = None) -> Iterator[None]:
+        """Whatever joins, leaves or is charged meanwhile is taken back at the end, also when that comes by an error.
+
+        ``limits``: a tree of the same queues under which that happens; they may differ in limits and in nothing else.
+
+        Raises:
+            RuntimeError: something is being tried out already.
+        """
+        if self._undo is not None:
+            raise RuntimeError("one trial at a time")
+        usage = self.usage
+        undo: list[Callable[[], None]] = []
+        self._undo = undo
+        if limits is not None:
+            self.usage = usage.under(limits)
+        try:
+            yield
+        finally:
+            self._undo = None
+            while undo:
+                undo.pop()()
+            self.usage = usage
 
     def replace(self, tree: QueueTree) -> None:
         """Go on under another configuration: everybody keeps waiting, and everything stays charged."""
@@ -58,6 +85,8 @@ class Queues:
             self.discard(entry.key)
         self._entries[entry.key] = entry
         self._standing(entry.pool).add(entry)
+        if self._undo is not None:
+            self._undo.append(lambda: self.discard(entry.key))
 
     def discard(self, key: str) -> None:
         """Wait no more; nothing happens to who does not wait."""
@@ -67,6 +96,8 @@ class Queues:
             standing.discard(entry)
             if not standing.entries:
                 del self._standings[entry.pool]
+            if self._undo is not None:
+                self._undo.append(lambda: self.add(entry))
 
     def pools(self) -> Sequence[str]:
         """Node pools in which somebody waits, by name."""
@@ -85,6 +116,9 @@ class Queues:
 
     def charge(self, key: str, charge: Charge | None) -> None:
         """Set all that an application holds; ``None``: nothing any more."""
+        if self._undo is not None:
+            before = self.usage.charges.get(key)
+            self._undo.append(lambda: self.charge(key, before))
         changed = self.usage.set_charge(key, charge)
         if changed:
             self._shares.changed(changed)

@@ -6,7 +6,8 @@ remembered, and count nowhere until a tree has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from enum import StrEnum
 from typing import Protocol
 
@@ -134,6 +135,12 @@ class QueueUsage:
         for key, charge in charges.items():
             self.set_charge(key, charge)
 
+    def under(self, limits: QueueTree) -> QueueUsage:
+        """The same books, looked at under a tree that differs in limits and in nothing else: to try those limits."""
+        other = copy(self)
+        other.tree, other._guards = limits, {}
+        return other
+
     def _begin(self, tree: QueueTree) -> None:
         self.tree = tree
         self.accounts: dict[str, QueueAccount] = {name: QueueAccount() for name in (ROOT, *tree.names())}
@@ -141,9 +148,8 @@ class QueueUsage:
             name: tree.limits_users(name) or (tree.leaf(name) and tree.config(name).policy is Policy.FAIR)
             for name in tree.names()
         }
-        self._ceilings = {
-            name: tree.ceiling(name) for name in tree.names() if tree.config(name).driver_share < DRIVER_SHARE_OFF
-        }
+        self._guards: dict[str, Sequence[_Guard]] = {}
+        """Per queue, from itself up to the root."""
 
     @property
     def charges(self) -> Mapping[str, Charge]:
@@ -202,58 +208,75 @@ class QueueUsage:
         because GPUs are overdrawn. A first driver may always start, however small the share (as in YARN,
         ``LeafQueue.activateApplications``).
         """
-        return next(self._refusals(claimant, used, driver, total, new), None)
+        return self._refusal(claimant, used, driver, total, new=new, anew=False)
 
     def never(self, claimant: Claimant, used: Resources, driver: Resources, total: Resources) -> Refusal | None:
         """The first limit that would be broken even if nothing else ran."""
-        return next(_Empty(self)._refusals(claimant, used, driver, total, True), None)
+        return self._refusal(claimant, used, driver, total, new=True, anew=True)
 
-    def _account(self, queue: str) -> QueueAccount:
-        return self.accounts[queue]
+    def _refusal(
+        self, claimant: Claimant, used: Resources, driver: Resources, total: Resources, *, new: bool, anew: bool
+    ) -> Refusal | None:
+        """``anew``: as if nothing were held."""
+        guards = self._guards.get(claimant.queue)
+        if guards is None:
+            guards = self._guards[claimant.queue] = self._find_guards(claimant.queue)
+        if not guards:
+            return None
+        wanted, user = dict(used.amounts), claimant.user
+        group = self.tree.group_of(claimant.queue, claimant.groups)
+        for guard in guards:
+            queue, account = guard.queue, _NOTHING_HELD if anew else guard.account
+            if broken := _broken(guard.limit, account, wanted, new):
+                kind = RefusalKind.QUEUE_MAX if broken[0] else RefusalKind.QUEUE_APPLICATIONS
+                return Refusal(kind, queue, *broken)
+            if guard.ceiling is not None and (broken := _over_share(guard, account.drivers, driver, total)):
+                return Refusal(RefusalKind.DRIVER_SHARE, queue, *broken)
+            if guard.users:
+                limit = self.tree.user_limit(queue, user)
+                if limit is not None and (broken := _broken(limit, account.users.get(user, _NOBODY), wanted, new)):
+                    kind = RefusalKind.USER_MAX if broken[0] else RefusalKind.USER_APPLICATIONS
+                    return Refusal(kind, queue, *broken, user=user)
+            if group:
+                limit = self.tree.group_limit(queue, group)
+                if limit is not None and (broken := _broken(limit, account.groups.get(group, _NOBODY), wanted, new)):
+                    kind = RefusalKind.GROUP_MAX if broken[0] else RefusalKind.GROUP_APPLICATIONS
+                    return Refusal(kind, queue, *broken, group=group)
+        return None
 
-    def _refusals(
-        self, claimant: Claimant, used: Resources, driver: Resources, total: Resources, new: bool
-    ) -> Iterator[Refusal]:
-        tree = self.tree
-        if claimant.queue not in tree:
-            return
-        group = tree.group_of(claimant.queue, claimant.groups)
-        for queue in reversed(tree.path(claimant.queue)):
-            config, account = tree.config(queue), self._account(queue)
-            limit = Limit(max=config.max, max_applications=config.max_applications)
-            for resource, most, held, asked in _broken(limit, account, used, new):
-                kind = RefusalKind.QUEUE_MAX if resource else RefusalKind.QUEUE_APPLICATIONS
-                yield Refusal(kind, queue, resource, most, held, asked)
-            if config.driver_share < DRIVER_SHARE_OFF and account.drivers:
-                ceiling = self._ceilings[queue]
-                for resource, asked in driver.amounts:
-                    whole, held = ceiling.get(resource, total.get(resource)), account.drivers.get(resource, 0)
-                    if whole and (held + asked) * 100 > whole * config.driver_share:
-                        most = whole * config.driver_share // 100
-                        yield Refusal(RefusalKind.DRIVER_SHARE, queue, resource, most, held, asked)
-            user_limit = tree.user_limit(queue, claimant.user)
-            if user_limit is not None:
-                holder = account.users.get(claimant.user, _NOBODY)
-                for resource, most, held, asked in _broken(user_limit, holder, used, new):
-                    kind = RefusalKind.USER_MAX if resource else RefusalKind.USER_APPLICATIONS
-                    yield Refusal(kind, queue, resource, most, held, asked, user=claimant.user)
-            group_limit = tree.group_limit(queue, group) if group else None
-            if group_limit is not None:
-                holder = account.groups.get(group, _NOBODY)
-                for resource, most, held, asked in _broken(group_limit, holder, used, new):
-                    kind = RefusalKind.GROUP_MAX if resource else RefusalKind.GROUP_APPLICATIONS
-                    yield Refusal(kind, queue, resource, most, held, asked, group=group)
+    def _find_guards(self, name: str) -> Sequence[_Guard]:
+        if name not in self.tree:
+            return ()
+        guards = []
+        for queue in reversed(self.tree.path(name)):
+            config = self.tree.config(queue)
+            limited = config.max.amounts or config.max_applications is not None or config.limits
+            if limited or config.driver_share < DRIVER_SHARE_OFF:
+                guards.append(
+                    _Guard(
+                        queue=queue,
+                        account=self.accounts[queue],
+                        limit=Limit(max=config.max, max_applications=config.max_applications),
+                        users=self.tree.limits_users(queue),
+                        ceiling=self.tree.ceiling(queue) if config.driver_share < DRIVER_SHARE_OFF else None,
+                        driver_share=config.driver_share,
+                    )
+                )
+        return guards
 
 
-class _Empty(QueueUsage):
-    """The same queues, holding nothing."""
+class _Guard(msgspec.Struct, frozen=True, eq=False):
+    """A queue on the way that limits anything."""
 
-    def __init__(self, usage: QueueUsage) -> None:
-        self.tree = usage.tree
-        self._ceilings = usage._ceilings
-
-    def _account(self, queue: str) -> QueueAccount:
-        return _NOTHING_HELD
+    queue: str
+    account: QueueAccount
+    limit: Limit
+    """That of the queue itself."""
+    users: bool
+    """Limits users."""
+    ceiling: Mapping[str, int] | None
+    """What the driver share is a share of, as far as any maximum says; ``None``: there is no driver share."""
+    driver_share: int
 
 
 class _Counted(msgspec.Struct, frozen=True):
@@ -272,14 +295,32 @@ def _alike(one: Charge, other: Charge) -> bool:
     return (one.queue, one.user, one.groups) == (other.queue, other.user, other.groups)
 
 
-def _broken(limit: Limit, holder: Account, used: Resources, new: bool) -> Iterator[tuple[str, int, int, int]]:
-    """(resource, limit, held, asked) of what would exceed the limit; resource "" for the number of applications."""
+Broken = tuple[str, int, int, int]
+"""(resource, limit, held, asked); resource "" where applications are counted."""
+
+
+def _broken(limit: Limit, holder: Account, wanted: Mapping[str, int], new: bool) -> Broken | None:
+    """What would exceed the limit if this were held as well."""
     if new and limit.max_applications is not None and holder.applications >= limit.max_applications:
-        yield "", limit.max_applications, holder.applications, 1
+        return "", limit.max_applications, holder.applications, 1
     for resource, most in limit.max.amounts:
-        asked, held = used.get(resource), holder.used.get(resource, 0)
-        if asked > 0 and held + asked > most:
-            yield resource, most, held, asked
+        asked = wanted.get(resource, 0)
+        if asked > 0:
+            held = holder.used.get(resource, 0)
+            if held + asked > most:
+                return resource, most, held, asked
+    return None
+
+
+def _over_share(guard: _Guard, drivers: Mapping[str, int], driver: Resources, total: Resources) -> Broken | None:
+    """What drivers would hold too much of; a first driver may always start, and what nobody has is not shared."""
+    if not drivers or guard.ceiling is None:
+        return None
+    for resource, asked in driver.amounts:
+        whole, held = guard.ceiling.get(resource, total.get(resource)), drivers.get(resource, 0)
+        if whole and (held + asked) * 100 > whole * guard.driver_share:
+            return resource, whole * guard.driver_share // 100, held, asked
+    return None
 
 
 def _add(sums: dict[str, int], amounts: Sequence[tuple[str, int]]) -> None:

@@ -92,6 +92,21 @@ def still_refused(state: State, gang: Gang) -> bool:
     return held + limit.asked > limit.limit
 
 
+def claim_of(gang: Gang, minimum: int) -> tuple[Resources, Resources]:
+    """What the gang would ask of its queue if its minimum were this one, and its driver's part of that."""
+    application, driver = gang.application, _driver(gang)
+    assert application is not None
+    return driver + application.executor.requests.times(max(minimum, gang.placed_in_gang)), driver
+
+
+def refusal_with(state: State, gang: Gang, minimum: int) -> Refusal | None:
+    """The limit that the whole gang would break now if its minimum were this one."""
+    application = gang.application
+    assert application is not None
+    used, driver = claim_of(gang, minimum)
+    return state.queues.refusal(application, used, driver, state.total, new=True)
+
+
 def refuse(state: State, gang: Gang, limit: Refusal) -> None:
     """Note that the gang waits for its quota, and keep the place of that limit closed meanwhile."""
     application = gang.application
