@@ -167,6 +167,26 @@ def test_without_rounds_no_application_goes(clusters: Clusters) -> None:
     assert evicted(cluster) == []
 
 
+def test_room_is_lent_first_to_the_queue_that_has_least_above_its_guarantee(cluster: Cluster) -> None:
+    """Alike applications, and the one of ``rich`` has asked first; ``poor`` has less for its weight. Two get room."""
+    cluster.with_nodes(1, cpu=14_500).with_queues(QueueConfig("rich"), QueueConfig("poor", weight=4))
+    filler = cluster.submit(static(2).named("filler").queued("rich")).expect_started()
+    filler.start_executors(2)
+    rich = cluster.submit(dynamic(0).named("rich").queued("rich")).expect_started()
+    rich.start_executors(1)
+    apps = [cluster.submit(dynamic(0).named(f"poor-{n}").queued("poor")).expect_started() for n in range(2)]
+    for app in apps:
+        app.start_executors(1)
+    held = rich.start_executors(2)
+    cluster.at += 1
+    held += [pod for app in apps for pod in app.start_executors(1)]
+    assert [pod.gated for pod in held] == [True] * 4
+
+    filler.end().collect()
+
+    assert [app.status.running for app in (rich, *apps)] == [1, 2, 2]
+
+
 def test_a_change_of_the_queues_takes_nothing_back_by_itself(cluster: Cluster) -> None:
     cluster.with_nodes(1).with_queues(QueueConfig("a"))
     lender_fills(cluster, "a")

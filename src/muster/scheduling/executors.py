@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
 from muster.cluster.constraints import pool_of
 from muster.cluster.nodes import Bools
-from muster.cluster.resources import Resources
 from muster.queueing.preemption import dominant_share
 from muster.scheduling import backfill, gangs, occupancy, quota
 from muster.scheduling.decisions import Place
@@ -186,7 +185,7 @@ def release_held(state: State, some: Iterable[Gang]) -> None:
 
 
 def _fair_order(state: State, some: Iterable[Gang]) -> Iterator[tuple[Gang, PodRecord]]:
-    """Held executors: those of the application that has least above its minimum first, of one application the oldest.
+    """Held executors: of the queue, and in it the application, with least above its minimum first; then the oldest.
 
     After one that cannot be placed, its application and profile are done.
     """
@@ -194,26 +193,63 @@ def _fair_order(state: State, some: Iterable[Gang]) -> Iterator[tuple[Gang, PodR
         gang.key: sorted((one for one in gang.held.values() if one.waits), key=PodRecord.turn, reverse=True)
         for gang in some
     }
-    total = state.total if len(lines) > 1 else NOTHING
-    heads = [(_lent(state, key, line[-1], total), line[-1].turn(), key) for key, line in lines.items() if line]
+    lent = _Lent(state, lines)
+    heads = [(lent.of(key, line[-1]), line[-1].turn(), key) for key, line in lines.items() if line]
     heapq.heapify(heads)
     while heads:
-        _, _, key = heapq.heappop(heads)
+        before, turn, key = heapq.heappop(heads)
         line = lines[key]
+        now = lent.of(key, line[-1])
+        if now > before:  # others of its queue have got room meanwhile
+            heapq.heappush(heads, (now, turn, key))
+            continue
         record = line.pop()
-        yield state.gangs[key], record
-        if not record.promised:
+        gang = state.gangs[key]
+        yield gang, record
+        if record.promised:
+            lent.changed(gang)
+        else:
             line = lines[key] = [one for one in line if one.pod.profile != record.pod.profile]
         if line:
-            heapq.heappush(heads, (_lent(state, key, line[-1], total), line[-1].turn(), key))
+            heapq.heappush(heads, (lent.of(key, line[-1]), line[-1].turn(), key))
 
 
-def _lent(state: State, key: ApplicationKey, record: PodRecord, total: Resources) -> float:
-    """The dominant share of what an application has above its minimum; below 0 while it lacks part of that."""
-    gang = state.gangs[key]
-    if gang.unfilled or gang.owed:
-        return -1.0
-    return dominant_share(record.pod.requests.times(gang.extras), total)
+class _Lent:
+    """How much queues and applications have above their minimums, as dominant shares: what they should wait for."""
+
+    def __init__(self, state: State, keys: Collection[ApplicationKey]) -> None:
+        self._state = state
+        self._total = state.total if len(keys) > 1 else NOTHING
+        self._several = len({_queue_of(state.gangs[key]) for key in keys}) > 1
+        self._queues: dict[str, float] = {}
+
+    def of(self, key: ApplicationKey, record: PodRecord) -> tuple[float, float]:
+        """Of its queue over the weight, and its own; below 0 while an application lacks part of its minimum."""
+        gang = self._state.gangs[key]
+        if gang.unfilled or gang.owed:
+            return (-1.0, 0.0)
+        queue = self._of_queue(_queue_of(gang)) if self._several else 0.0
+        return (queue, dominant_share(record.pod.requests.times(gang.extras), self._total))
+
+    def changed(self, gang: Gang) -> None:
+        self._queues.pop(_queue_of(gang), None)
+
+    def _of_queue(self, queue: str) -> float:
+        share = self._queues.get(queue)
+        if share is None:
+            usage = self._state.queues.usage
+            if queue in usage.tree:
+                config = usage.tree.config(queue)
+                above = usage.accounts[queue].resources() - config.guaranteed
+                share = max(0.0, dominant_share(above, self._total)) / config.weight
+            else:
+                share = 1.0  # nothing is due to a queue that is not configured
+            self._queues[queue] = share
+        return share
+
+
+def _queue_of(gang: Gang) -> str:
+    return gang.application.queue if gang.application is not None else ""
 
 
 def _slot(state: State, gang: Gang, pod: Pod) -> Room | None:
