@@ -42,6 +42,7 @@ def try_start(state: State, gang: Gang, driver_rows: Bools | None = None) -> boo
     if plan is None:
         return False
     start(state, gang, plan)
+    state.stirred = True
     return True
 
 
@@ -79,7 +80,7 @@ def start(state: State, gang: Gang, plan: Plan) -> None:
     occupancy.hold_slots(state, gang, plan.rows.tolist(), plan.counts.tolist())
     gang.reserved_driver = gang.driver_slot
     gang.reserved = state.at
-    state.leave_queue(gang)
+    state.leave_queue(gang, in_turn=True)
     explain_state(gang, "", "")
     state.tell(gang, f"reserved {int(plan.counts.sum())} slot(s) on {len(plan.rows)} node(s)")
     reserve(state, gang)

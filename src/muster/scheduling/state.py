@@ -184,18 +184,18 @@ class State:
         self.empty.pop(gang.key, None)
         gang.empty_since = None
 
-    def leave_queue(self, gang: Gang) -> None:
-        """Wait no longer; whoever waited behind it gets another chance."""
+    def leave_queue(self, gang: Gang, *, in_turn: bool = False) -> None:
+        """Wait no longer; whoever waited behind it gets another chance. ``in_turn``: theirs comes in this very round."""
         self.queues.discard(gang.key)
         if gang.closes is not None:
             self.closed.pop(gang.closes, None)
             self.told.discard(gang.closes)
-            gang.closes = None
-            self.stirred = True
+            self.stirred = self.stirred or not in_turn or gang.closes in self.shut_out
+            gang.closes = gang.over = None
         blocker = self.blockers.get(gang.pool)
         if blocker is not None and blocker.key == gang.key:
             del self.blockers[gang.pool]
-            self.stirred = True
+            self.stirred = self.stirred or not in_turn
 
     def tell(self, gang: Gang, what: str) -> None:
         """Add to the application's story."""
