@@ -68,7 +68,6 @@ def extender_manifests(options: ExtenderOptions | None = None) -> list[Manifest]
 
 def extender_role() -> Manifest:
     """Exactly what the extender uses, each rule with its purpose; a test compares it with an audit log."""
-    definitions = [RESERVATIONS_NAME, DEMANDS_NAME]
     rules = [
         # what there is to give
         _rule("", ["nodes"], ["list", "watch"]),
@@ -80,9 +79,10 @@ def extender_role() -> Manifest:
         _rule("", ["events"], ["create"]),
         _rule(RESERVATIONS_GROUP, ["resourcereservations"], ["get", "list", "watch", "create", "update", "delete"]),
         _rule(DEMANDS_GROUP, ["demands"], ["get", "list", "watch", "create", "update", "delete"]),
-        # both definitions are installed at start and kept up to date, never deleted. A create cannot be limited by name
+        # both definitions are installed at start, that of reservations is kept up to date. RBAC limits no create by name
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["create"]),
-        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get", "update"], definitions),
+        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get"], [RESERVATIONS_NAME, DEMANDS_NAME]),
+        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["update"], [RESERVATIONS_NAME]),
     ]
     return _cluster_object("ClusterRole", EXTENDER) | {"rules": rules}
 
