@@ -52,6 +52,10 @@ def q(name: str, parent: str = "", **fields: object) -> QueueConfig:
         ),
         ([q("a", "a")], 'queue "a": parent: is below itself: a -> a'),
         ([q("a", "c"), q("b", "a"), q("c", "b"), q("d", "a")], 'queue "a": parent: is below itself: a -> c -> b -> a'),
+        (
+            [q("q0"), *[q(f"q{depth}", f"q{depth - 1}") for depth in range(1, 5000)]],
+            'queue "q32": parent: below "q31" it is more than 32 levels deep, which is the most',
+        ),
         ([q("a", weight=0)], 'queue "a": weight: 0 is not allowed; the least is 1'),
         ([q("a", max_applications=0)], 'queue "a": maxApplications: 0 is not allowed; the least is 1'),
         ([q("a", min_runtime=-1.0)], 'queue "a": minRuntimeSeconds: -1.0 is not allowed; the least is 0'),

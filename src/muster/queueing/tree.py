@@ -22,6 +22,10 @@ ROOT = ""
 """Its children share by ``fair``, as YARN and YuniKorn share between queues."""
 
 
+DEEPEST = 32
+"""Levels of queues below the root, far beyond any organisation: whoever walks the tree may do so by recursion."""
+
+
 class QueueTree:
     """A checked configuration. ``ROOT`` may be asked for like a queue.
 
@@ -124,6 +128,10 @@ class QueueTree:
         stack: list[tuple[str, tuple[str, ...]]] = list(below)
         while stack:
             name, above = stack.pop()
+            if len(above) == DEEPEST:
+                raise QueueConfigError(
+                    name, "parent", f'below "{above[-1]}" it is more than {DEEPEST} levels deep, which is the most'
+                )
             paths[name] = (*above, name)
             stack.extend((child, paths[name]) for child in reversed(self._children[name]))
         for name in sorted(self._configs.keys() - paths.keys() - {ROOT}):
