@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from muster.devcluster.node_pool import NodePool
@@ -51,3 +53,27 @@ async def test_the_replacements_that_spark_asks_for_wait_behind_the_gang() -> No
         assert all(pod.spec.scheduling_gates for pod in await cluster.pods(lender) if not pod.spec.node_name), (
             "held, not lost"
         )
+
+
+async def test_a_whole_application_goes_where_its_queue_allows_it_and_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "queues.yaml"
+    file.write_text(
+        "queues: [{name: batch, preemption: applications, minRuntimeSeconds: 1}, {name: prod}]\n",
+        encoding="utf-8",
+    )
+    async with running_cluster(ONE_NODE, scheduling=PRESSED, queues={"file": str(file)}) as cluster:
+        batch = await cluster.submit(
+            "batch", executors=6, run_seconds=3600, driver_annotations={"muster.dev/queue": "batch"}
+        )
+        await cluster.expect_executors(batch, 6)
+
+        prod = await cluster.submit("prod", executors=2, run_seconds=1, driver_annotations={"muster.dev/queue": "prod"})
+
+        await cluster.expect_succeeded(prod)
+        await cluster.until(lambda: _is_gone(cluster, batch), "every pod of the preempted application is gone")
+        assert counted(cluster, "muster_evictions_total") == 7
+        assert cluster.cluster.counters().overcommitted_nodes == 0
+
+
+async def _is_gone(cluster: RunningCluster, application: str) -> bool:
+    return not [*await cluster.pods(application), *await cluster.pods(application, "driver")]
