@@ -17,11 +17,15 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert (told.returncode, told.stdout) == (0, "")
 
 
-def test_it_runs_as_an_unprivileged_number_without_a_shell() -> None:
-    final = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
-    assert "\nUSER 65532:65532\n" in final  # a number: kubelets can check runAsNonRoot
-    assert '\nENTRYPOINT ["muster"]\n' in final
-    assert not re.search(r"^(RUN|ENTRYPOINT \w|CMD \w)", final, re.MULTILINE)
+def test_every_image_runs_as_an_unprivileged_number_without_a_shell() -> None:
+    runtime, *images = re.split(r"^FROM ", DOCKERFILE[DOCKERFILE.index(" AS runtime\n") :], flags=re.MULTILINE)
+    assert runtime.rstrip().endswith("\nUSER 65532:65532")  # a number: kubelets can check runAsNonRoot
+    assert len(re.findall(r"^USER ", DOCKERFILE, re.MULTILINE)) == 1
+    for image in images:
+        assert image.startswith("runtime")
+        assert '\nENTRYPOINT ["' in image
+        assert not re.search(r"^(RUN|ENTRYPOINT \w|CMD \w)", image, re.MULTILINE)
+    assert '\nENTRYPOINT ["muster"]\n' in images[-1], "what `docker build` makes without a target"
 
 
 def test_the_build_context_is_what_is_copied() -> None:
