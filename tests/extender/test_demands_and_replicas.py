@@ -269,3 +269,24 @@ def test_an_executor_that_was_answered_before_a_restart_keeps_its_room_until_it_
     assert cluster.ask(answered).outcome is Outcome.SUCCESS_ALREADY_BOUND
     cluster.bind(answered, "node1")
     assert cluster.slots()["executor-1"] == ("node1", "answered")
+
+
+def test_executors_above_the_minimum_are_found_again_after_a_restart(cluster: Cluster) -> None:
+    """The archived scheduler kept them in memory; they are rebuilt from the pods (reconciliation)."""
+    cluster.schedule(cluster.driver(minimum=1, maximum=3))
+    for number in range(3):
+        cluster.schedule(cluster.executor(f"exec-{number}"))
+    assert set(cluster.soft()) == {"exec-1", "exec-2"}
+    ended = cluster.pods[("ns", "exec-2")]
+    cluster.delete(ended)
+
+    cluster.restart()
+    cluster.ask(cluster.driver("other", count=0))
+
+    assert set(cluster.soft()) == {"exec-1"}
+    assert cluster.schedule(cluster.executor("exec-3")).outcome == Outcome.SUCCESS_SCHEDULED_EXTRA_EXECUTOR
+    assert cluster.schedule(cluster.executor("exec-4")).outcome == Outcome.FAILURE_UNBOUND, "it has its maximum"
+    cluster.delete(cluster.pods[("ns", "exec-0")])
+    cluster.ask(cluster.driver("another", count=0))
+    assert cluster.names_of()["executor-1"] == "exec-1", "the slot of a deleted executor goes to one above the minimum"
+    assert set(cluster.soft()) == {"exec-3"}

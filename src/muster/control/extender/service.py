@@ -180,7 +180,7 @@ class ExtenderService:
             self._metrics.synced.set(1)
             _log.info("ready", nodes=len(self.filter.view.scheduler.table.index))
             tasks.create_task(self._every(TICK, self._tick))
-            tasks.create_task(self._every(gauges.INTERVAL, self._refresh))
+            tasks.create_task(self._every(gauges.INTERVAL, self.refresh))
             tasks.create_task(self._every(marker.INTERVAL, self.mark))
             tasks.create_task(self._every(CERTIFICATE_CHECK, self._check_certificates))
             if not has_demands:
@@ -371,7 +371,8 @@ class ExtenderService:
             await asyncio.sleep(0)
             more = self.filter.catch_up(CATCH_UP)
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Make the gauges anew."""
         view = self.filter.view
         for _ in self._usage.refresh(self.reservations, view.scheduler.table):
             await asyncio.sleep(0)
