@@ -65,7 +65,7 @@ def charges(draw: st.DrawFn) -> Charge:
     return Charge(queue, user, groups, driver + draw(requests), driver)
 
 
-histories = st.lists(st.tuples(st.integers(0, 6).map(str), st.one_of(st.none(), charges())), max_size=25)
+histories = st.lists(st.tuples(st.integers(0, 6).map(str), st.one_of(st.none(), charges())), max_size=12)
 
 
 class Recount:
@@ -164,6 +164,7 @@ def remembered(usage: QueueUsage) -> dict[str, Any]:
     }
 
 
+@settings(max_examples=60)
 @given(trees(), trees(), histories, histories)
 def test_counting_by_differences_is_counting_anew(
     before: list[QueueConfig], after: list[QueueConfig], first: Any, then: Any
@@ -196,7 +197,7 @@ def test_counting_by_differences_is_counting_anew(
     assert remembered(queues.usage) == remembered(Queues(QueueTree(after)).usage), "nothing is left of what is gone"
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(trees(), histories, charges(), st.booleans())
 def test_refused_exactly_when_a_limit_would_be_broken(
     configs: list[QueueConfig], history: Any, asking: Charge, new: bool
@@ -222,7 +223,7 @@ def test_refused_exactly_when_a_limit_would_be_broken(
             assert refusal.used + refusal.asked > refusal.limit
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(trees(), histories, charges())
 def test_never_is_what_an_empty_tree_refuses_and_then_it_is_refused_now(
     configs: list[QueueConfig], history: Any, asking: Charge

@@ -15,6 +15,7 @@ NAMES = [
     "executor_own_slot",
     "executor_extra",
     "gang_behind_50",
+    "queue_round",
 ]
 
 

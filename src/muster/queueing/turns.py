@@ -36,8 +36,6 @@ class Turns:
         self._root = _ForkTurn(self._in_order(root), None)
         self._line: _LineTurn | None = None
         """The line in which the application stands first that was handed out last."""
-        self._before: _LineTurn | None = None
-        """The line that was found first the time before."""
         self._until = _NEVER
         """``_line`` stays first in everything above it while its applications are older than this."""
         self._closed: set[tuple[str, str, str]] = set()
@@ -62,9 +60,7 @@ class Turns:
         while (line := self._first_line()) is not None:
             item = line.items[line.position]
             if item[2] in self._waiting and not (self._closed and self._is_closed(item[3])):
-                if line is self._before:
-                    self._until = _stays_first_until(line)
-                self._line = self._before = line
+                self._line, self._until = line, _stays_first_until(line)
                 return item[2]
             line.position += 1
             self._climb(line, line.first(), moved=False)
@@ -235,16 +231,24 @@ _Turn = _LineTurn | _ForkTurn
 
 
 def _stays_first_until(line: _LineTurn) -> Age:
-    """Up to which age of its applications a line that is first in everything above it will stay so."""
+    """Up to which age of its applications a line that is first in everything above it stays so."""
+    following = line.position + 1
+    if following == len(line.items):
+        return _NEVER
+    _, created, key, _ = line.items[following]
     until = _ALWAYS
     above: _ForkTurn | None = line.parent
     while above is not None:
         heap = above.heap
         if len(heap) > 1:
-            top, second = heap[0], min(heap[1:3])
+            top, second = heap[0], heap[1]
+            if len(heap) > 2 and heap[2] < second:
+                second = heap[2]
             if above.place.by_priority and top[0]:
                 return _NEVER
-            if second[:2] == top[:2]:
+            if second[1] == top[1] and second[0] == top[0]:
+                if (second[2], second[3]) <= (created, key):
+                    return _NEVER
                 until = min(until, (second[2], second[3]))
         above = above.parent
     return until

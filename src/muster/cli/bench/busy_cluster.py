@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 import msgspec
 import numpy as np
 
+from muster.cli.bench.busy_queues import BusyQueues
 from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
 from muster.cluster.nodes import Node
 from muster.cluster.resources import Resources
@@ -57,6 +59,7 @@ class BusyCluster:
 
     def __init__(self, nodes: int, seed: int) -> None:
         self.nodes = nodes
+        self._seed = seed
         self.random = random.Random(seed)
         self.at = 1_000_000.0
         # Nobody is old enough to block others, so that every waiting gang has to be considered.
@@ -70,6 +73,11 @@ class BusyCluster:
             self._tell(NodeSeen(self.at, self._node(number)))
         self._tell(Synced(self.at))
         self._fill()
+
+    @cached_property
+    def queues(self) -> BusyQueues:
+        """Queues of their own, beside the scheduler's."""
+        return BusyQueues(self._seed)
 
     @property
     def large_enough(self) -> bool:

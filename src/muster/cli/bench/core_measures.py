@@ -92,6 +92,11 @@ def gang_behind_50(cluster: BusyCluster) -> int:
     return spent
 
 
+def queue_round(cluster: BusyCluster) -> int:
+    """2,000 applications wait in 500 queues; each gets a turn, in order, and none can start."""
+    return cluster.queues.passes_everybody()
+
+
 SCENARIOS: dict[str, tuple[Scenario, float]] = {
     "gang_fits": (gang_fits, 500),
     "gang_infeasible": (gang_infeasible, 300),
@@ -99,6 +104,7 @@ SCENARIOS: dict[str, tuple[Scenario, float]] = {
     "executor_own_slot": (executor_own_slot, 25),
     "executor_extra": (executor_extra, 200),
     "gang_behind_50": (gang_behind_50, 2000),
+    "queue_round": (queue_round, 6000),
 }
 """What is measured, and the budget of its 99th percentile in microseconds."""
 
