@@ -113,8 +113,10 @@ def test_a_mistake_at_the_start_ends_it_with_every_problem(tmp_path: Path) -> No
     path.write_text("queues: [{name: a, weight: 0}, {name: b, policy: FIFO}]")
     with pytest.raises(ConfigError) as caught:
         QueueFile(path)
-    assert len(str(caught.value).splitlines()) == 2
-    assert str(path) in str(caught.value)
+    assert str(caught.value) == (
+        f"{path}: queue a: weight = 0: expected at least 1; "
+        f"{path}: queue b: policy = 'FIFO': allowed are fifo, fair, priority"
+    )
 
 
 async def test_a_file_that_is_still_being_written_is_waited_for(

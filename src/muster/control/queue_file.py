@@ -34,7 +34,7 @@ class QueueFile:
         try:
             self.documents = read_queues(self._seen, str(path))
         except QueueDocumentError as error:
-            raise ConfigError("\n".join(error.problems)) from None
+            raise ConfigError(str(error)) from None
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """``listener`` is called after each change, good or bad. Returns what ends that."""
