@@ -91,11 +91,17 @@ class Api:
 
 
 def carried_out(
-    api: Api, story: Callable[[Outbox], Coroutine[Any, Any, None]], seed: int = 0, may_write: bool = True
+    api: Api, story: Callable[[Outbox], Coroutine[Any, Any, None]], seed: int = 0, may_write_from: float = 0.0
 ) -> list[str]:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        outbox = Outbox(api, loop.time, lambda attempt: min(0.1 * 2**attempt, 5.0), lambda: may_write)
+        begun = loop.time()
+        outbox = Outbox(
+            api,
+            loop.time,
+            lambda attempt: min(0.1 * 2**attempt, 5.0),
+            lambda: loop.time() - begun >= may_write_from,
+        )
         await story(outbox)
         await asyncio.sleep(100)
         assert len(outbox) == 0
@@ -293,7 +299,12 @@ def test_pods_are_called_back_until_it_holds_each_once_and_then_the_events_tell(
 
 
 def test_a_replica_that_lost_its_lease_calls_nobody_back() -> None:
-    assert carried_out(Api(), pushed(Evict(KEY, DRIVER, 60.0, "ApplicationPreempted")), may_write=False) == []
+    assert (
+        carried_out(Api(), pushed(Evict(KEY, DRIVER, 60.0, "ApplicationPreempted")), may_write_from=float("inf")) == []
+    )
+
+
+WRITTEN = ["gang 1", "release pi-driver to n1"]
 
 
 def test_a_gang_without_driver_pod_is_removed_by_muster_at_the_end() -> None:
@@ -303,7 +314,11 @@ def test_a_gang_without_driver_pod_is_removed_by_muster_at_the_end() -> None:
 
 
 def test_a_replica_that_lost_its_lease_writes_nothing() -> None:
-    assert carried_out(Api(), pushed(*RESERVE_AND_RELEASE), may_write=False) == []
+    assert carried_out(Api(), pushed(*RESERVE_AND_RELEASE), may_write_from=float("inf")) == []
+
+
+def test_what_was_decided_while_a_renewal_of_the_lease_was_late_is_written_after_it() -> None:
+    assert carried_out(Api(), pushed(*RESERVE_AND_RELEASE), may_write_from=3.0)[:2] == WRITTEN
 
 
 class SlowApi(Api):

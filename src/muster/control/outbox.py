@@ -38,6 +38,8 @@ PENDING_GRACE = 1.0
 """Seconds an application may wait before a ``Gang`` is written for it: one that starts at once costs one write less."""
 ENDING = 2.0
 """Seconds an ended application's executors get to go before its last status is written."""
+NOT_NOW = 1.0
+"""Seconds until a lane looks again whether it may write: a renewal of the lease may be late, and nothing be lost yet."""
 PLACES_AT_ONCE = 16
 COURTESIES_AT_ONCE = 4
 """Writes under way at a time, over all lanes: of released and evicted pods; of statuses and Events, which can wait.
@@ -227,9 +229,11 @@ class Outbox:
     def _kick(self, lane: _Lane) -> None:
         if lane.task is not None or self._closed:
             return
-        if lane.busy(self._clock()):
+        if not self._may_write():
+            self._look_again(lane, NOT_NOW)
+        elif lane.busy(self._clock()):
             lane.task = asyncio.create_task(self._run(lane), name=f"outbox {lane.key}")
-        elif self._may_write():
+        else:
             self._rest(lane)  # most often a status that changed again before its time
 
     def _wake(self, lane: _Lane) -> None:
@@ -251,8 +255,12 @@ class Outbox:
                     await asyncio.sleep(wait)
         finally:
             lane.task = None
-        if not self._closed and self._may_write():
+        if self._closed:
+            return
+        if self._may_write():
             self._rest(lane)
+        else:
+            self._look_again(lane, NOT_NOW)
 
     def _rest(self, lane: _Lane) -> None:
         """Nothing to do now: forget a finished lane, or wake when the next status is due."""
@@ -264,8 +272,12 @@ class Outbox:
         wait = lane.status_wait(self._clock())
         if wait is None:
             return
+        self._look_again(lane, max(wait, 0.01))
+
+    def _look_again(self, lane: _Lane, wait: float) -> None:
+        """Look at the lane in ``wait`` seconds, or earlier if it is to be looked at earlier anyway."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + max(wait, 0.01)
+        due = loop.time() + wait
         if lane.wake is not None:
             if lane.wake.when() <= due:
                 return  # it looks again then
