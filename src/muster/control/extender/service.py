@@ -233,6 +233,8 @@ class ExtenderService:
 
     def ask(self, args: ExtenderArgs) -> Answer:
         """One call of kube-scheduler; metrics and logs included."""
+        if args.pod is not None and is_spark(args.pod) and is_scheduled_by_us(args.pod):
+            self._observed.seen(args.pod, self._clock())  # a call may come before the watch
         begun = time.perf_counter()
         answer = self.filter.answer(args)
         seconds = time.perf_counter() - begun
@@ -280,11 +282,11 @@ class ExtenderService:
     def _pod_seen(self, event: lw.WatchedEvent[k.Pod]) -> None:
         match event:
             case lw.Added(pod) | lw.Modified(pod):
-                self.filter.view.pod_seen(pod)
                 if is_spark(pod) and is_scheduled_by_us(pod):
                     now = self._clock()
                     self._starting.see(pod, now)
-                    self._observed.seen(pod, now)
+                    self._observed.seen(pod, now)  # first: a demand may be made for it right away
+                self.filter.view.pod_seen(pod)
             case lw.Deleted(namespace=namespace, name=name, uid=uid):
                 self.filter.view.pod_gone(namespace, name, uid)
                 self._starting.forget(namespace, name)
