@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from muster.cli.queues import details, tree
 from muster.devcluster.node_pool import NodePool
 from muster.kube.resources import QUEUES, Gang, Queue
 from tests.control.running_cluster import NAMESPACE, RunningCluster, running_cluster
@@ -77,6 +79,9 @@ async def test_quota_holds_a_whole_gang_back_and_a_higher_maximum_lets_it_start(
         assert (told["queue"]["used"]["cpu"], told["queue"]["running"], told["queue"]["waiting"]) == ("3", 1, 1)
         [waits] = told["waiting"]
         assert (waits["name"], waits["reason"], waits["position"]) == ("second", "OverQuota", 1)
+        assert f"{NAMESPACE}/second" in "\n".join(details(told, time.time()))
+        _, everything = await ask(cluster, "/queues")
+        assert [line.split()[0] for line in tree(everything["queues"]).split("\n")] == ["NAME", "default", "etl"]
 
         await change(cluster, "etl", max={"cpu": "6"})
         await cluster.expect_executors(second, 2)
