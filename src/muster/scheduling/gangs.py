@@ -272,4 +272,5 @@ def sized(state: State, gang: Gang, application: Application) -> None:
     gang.found = state.at
     gang.failed_at = gang.excess_at = gang.ruled_at = -1
     gang.asked = None
+    gang.shortfall = None
     state.dirty[gang.key] = gang
