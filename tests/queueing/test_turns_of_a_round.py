@@ -105,6 +105,30 @@ def test_shares_are_of_the_total_of_this_round() -> None:
     assert order_of(queues, Resources()) == ["a1", "b2"]
 
 
+def fair_parent_of(*children: str) -> list[QueueConfig]:
+    return [QueueConfig(name="p", policy=Policy.FAIR), *[QueueConfig(name=name, parent="p") for name in children]]
+
+
+def test_parent_counts_with_the_lowest_share_of_the_children_that_are_left() -> None:
+    """x and y, rescaled to x's 10 %, make 20 % of p; when x has had its turn, to y's 50 %, they make 100 %."""
+    queues = queues_with(*fair_parent_of("x", "y"), QueueConfig(name="q"), waiting="y@1 x@2 q@3 q@4")
+    for name, cpu in (("x", 10), ("y", 50), ("q", 30)):
+        queues.charge(f"running/{name}", Charge(name, used=Resources.of(cpu=cpu)))
+
+    assert order_of(queues, TOTAL) == ["x2", "q3", "q4", "y1"]
+
+
+def test_what_was_held_before_leaves_no_trace_in_the_share_of_a_parent() -> None:
+    queues = queues_with(*fair_parent_of("x"), QueueConfig(name="q"), waiting="x@1 q@2")
+    queues.charge("running/q", Charge("q", used=Resources.of(cpu=40)))
+
+    for cpu in (10, 20, 30):
+        queues.charge("running/x", Charge("x", used=Resources.of(cpu=cpu)))
+        assert order_of(queues, TOTAL) == ["x1", "q2"]
+    queues.charge("running/x", Charge("x", used=Resources.of(cpu=50)))
+    assert order_of(queues, TOTAL) == ["q2", "x1"]
+
+
 def test_two_rounds_do_not_disturb_each_other() -> None:
     queues = queues_with(QueueConfig(name="a"), waiting="a@1 a@2 default@3")
     turns = queues.turns("", TOTAL)
@@ -116,6 +140,20 @@ def test_two_rounds_do_not_disturb_each_other() -> None:
     queues.add(Entry(0.0, "a0", "a"))
     assert turns.next() == "default3"
     assert order_of(queues, TOTAL) == ["a0", "a1", "default3"]
+
+
+def test_joining_or_leaving_during_a_round_hands_nobody_out_twice_and_skips_nobody() -> None:
+    queues = queues_with(waiting="default@2 default@3 default@4")
+    turns = queues.turns("", TOTAL)
+
+    assert turns.next() == "default2"
+    queues.add(Entry(1.0, "default1", DEFAULT))
+    assert turns.next() == "default3"
+
+    turns = queues.turns("", TOTAL)
+    assert turns.next() == "default1"
+    queues.discard("default1")
+    assert turns.next() == "default2"
 
 
 def test_joining_anew_with_another_queue_moves_an_application() -> None:
