@@ -185,3 +185,40 @@ def test_whose_queue_vanishes_keeps_waiting_and_goes_on_when_it_is_back() -> Non
     assert queues.homeless() == ["b2"], "b holds no applications now, its child does"
     assert order_of(queues, TOTAL) == ["a1"]
     assert queues.refusal(asking, asking.used, asking.driver, TOTAL, new=True) is not None
+
+
+def test_whoever_joins_a_queue_below_a_parent_that_was_empty_is_handed_out() -> None:
+    parent = QueueConfig(name="p", policy=Policy.FAIR)
+    queues = queues_with(parent, QueueConfig(name="a", parent="p"), QueueConfig(name="b"), waiting="a@1 b@2")
+    queues.discard("a1")
+    assert order_of(queues, TOTAL) == ["b2"]
+
+    queues.add(Entry(3.0, "a3", "a"))
+
+    assert order_of(queues, TOTAL) == ["b2", "a3"]
+
+
+def test_what_was_tried_leaves_no_trace() -> None:
+    parent = QueueConfig(name="p", policy=Policy.FAIR, max=Maximum.of(cpu=10))
+    children = [QueueConfig(name=name, parent="p") for name in ("a", "b")]
+    queues = queues_with(parent, *children, waiting="a@1 a@3 b@2")
+    queues.charge("running", Charge("a", used=Resources.of(cpu=10)))
+    higher = QueueTree([QueueConfig(name="p", policy=Policy.FAIR, max=Maximum.of(cpu=11)), *children])
+    one = Resources.of(cpu=1)
+    entry = Entry(2.0, "b2", "b")
+    assert queues.refusal(entry, one, Resources(), TOTAL, new=True) is not None
+
+    with pytest.raises(KeyError), queues.on_trial(higher):
+        assert queues.refusal(entry, one, Resources(), TOTAL, new=True) is None
+        queues.discard("b2")
+        queues.charge("b2", Charge("b", used=one))
+        queues.charge("running", None)
+        queues.add(Entry(0.0, "a0", "a"))
+        assert order_of(queues, TOTAL) == ["a0", "a1", "a3"]
+        raise KeyError("whatever happens")
+
+    assert order_of(queues, TOTAL) == ["b2", "a1", "a3"]
+    assert queues.usage.charges == {"running": Charge("a", used=Resources.of(cpu=10))}
+    assert queues.refusal(entry, one, Resources(), TOTAL, new=True) is not None
+    with pytest.raises(RuntimeError), queues.on_trial(), queues.on_trial():
+        pass

@@ -190,6 +190,7 @@ class Standing:
         if fork is None:
             fork = Fork(name, parent, self._tree.config(name).policy, users=self._tree.leaf(name))
             parent.children[name] = self._places[name] = fork
+            _spoil(parent)  # the new one is stale already, which would end the climb below it
         assert isinstance(fork, Fork)
         return fork
 
