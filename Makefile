@@ -23,7 +23,7 @@ demo: $(READY) ## a 200-node embedded cluster, recorded workloads, two real Spar
 test: $(READY) ## the test-suite (under 6 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not spark and not kubernetes and not faults" $(ARGS)
 
-test-faults: $(READY) ## the fault runs under virtual time that are too many for `make test` (about 3 minutes)
+test-faults: $(READY) ## fault runs under virtual time and random days of queues, too many for `make test` (about 5 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m faults $(ARGS)
 
 test-spark: $(READY) ## the tests that ask the real Apache Spark 3.5 and 4.3
