@@ -121,6 +121,6 @@ def test_names_that_no_node_can_have_are_escaped_all_the_same(name: str) -> None
 
 
 def test_names_that_need_escapes_come_back_as_they_were() -> None:
-    names = ('a","b', "quote\"", "back\\slash", "tab\t", "größer", '\\","')
+    names = ('a","b', 'quote"', "back\\slash", "tab\t", "größer", '\\","')
     answer = json.loads(refused(names, 'no "room"'))
     assert answer["FailedNodes"] == dict.fromkeys(names, 'no "room"')

@@ -246,9 +246,9 @@ INEFFECTIVE = {
     "metrics-emit-frequency": "metrics are scraped from /metrics of the management port, not written to the log",
     "trace-sample-rate": "there are no traces",
     "management-trace-sample-rate": "there are no traces",
-    "use-console-log": "logs always go to standard output",
+    "use-console-log": "logs always go to standard error",
     "use-wrapped-logs": "logs are one JSON object a line",
-    "logging.output": "logs always go to standard output",
+    "logging.output": "logs always go to standard error",
     "webhook-service-config.context-path": "the path is server.context-path and /convert",
 }
 """Keys that are accepted and do nothing, and why."""
