@@ -39,7 +39,7 @@ PENDING_GRACE = 1.0
 ENDING = 2.0
 """Seconds an ended application's executors get to go before its last status is written."""
 NOT_NOW = 1.0
-"""Seconds until a lane looks again whether it may write: a renewal of the lease may be late, and nothing be lost yet."""
+"""Seconds until a lane looks again if it may write: a renewal of the lease may be late, and nothing is lost yet."""
 PLACES_AT_ONCE = 16
 COURTESIES_AT_ONCE = 4
 """Writes under way at a time, over all lanes: of released and evicted pods; of statuses and Events, which can wait.

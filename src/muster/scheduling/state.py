@@ -185,7 +185,7 @@ class State:
         gang.empty_since = None
 
     def leave_queue(self, gang: Gang, *, in_turn: bool = False) -> None:
-        """Wait no longer; whoever waited behind it gets another chance. ``in_turn``: theirs comes in this very round."""
+        """Wait no longer; who waited behind it gets another chance. ``in_turn``: theirs comes in this very round."""
         self.queues.discard(gang.key)
         if gang.closes is not None:
             self.closed.pop(gang.closes, None)
