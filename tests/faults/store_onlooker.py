@@ -21,6 +21,14 @@ _UNREPEATABLE = ("secrets", "mutatingwebhookconfigurations.admissionregistration
 """Keys and certificates are really random."""
 
 
+LASTING = 30.0
+"""Seconds, more than the longest delay of a request.
+
+Reservations are written one by one: one that has lost a slot may still say so when the next one, which got that
+room, is there already.
+"""
+
+
 class Onlooker:
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._store = store
@@ -35,6 +43,8 @@ class Onlooker:
         self.ungated: set[str] = set()
         """Applications whose driver was created while nobody answered for Muster."""
         self._nodes_lost = False
+        self._doubts: dict[str, tuple[float, str]] = {}
+        """Nodes that are overcommitted by what is written of reservations: since when, and how."""
         self._executor_ended: dict[str, int] = {}
         self._spec_written: dict[str, int] = {}
         """Application id → resource version of the newest end of an executor, and of its gang's newest ``spec``."""
@@ -84,8 +94,11 @@ class Onlooker:
                 self._violated(f"{_name(pod)} was released without a gang")
             elif gang is None or gang["spec"].get("driverNode") != _place(pod):
                 self._violated(f"{_name(pod)} was released before its reservation was durable")
+            elif application not in self.ungated:
+                self._check_all_or_nothing(pod)
         bound = pod["spec"].get("nodeName") and not (before or pod)["spec"].get("nodeName")
-        if bound and application not in self.ungated:
+        # a node that is lost in between takes slots along: they are owed then, and the driver cannot be called back
+        if bound and application not in self.ungated and not self._nodes_lost:
             self._check_all_or_nothing(pod)
 
     def _check_all_or_nothing(self, driver: Object) -> None:
@@ -126,11 +139,21 @@ class Onlooker:
         # starts in between sees the pod, which counts first
         promised = sum((_requests(pod) for pod in here if _annotations(pod).get(EXTRA) != "true"), Resources())
         promised = sum(self._reserved_on(name), promised)
-        for what, used in (("pods", bound), ("reservations", promised)):
-            for resource, amount in used.amounts:
-                if amount > allocatable.get(resource):
-                    room = f"{amount} of {allocatable.get(resource)}"
-                    self._violated(f"{name} is overcommitted by {what} in {resource}, {room}: {why}")
+        over = _over(bound, allocatable)
+        if over:
+            self._violated(f"{name} is overcommitted by pods in {over}: {why}")
+        over = _over(promised, allocatable)
+        if not over:
+            self._doubts.pop(name, None)
+            return
+        since, first = self._doubts.setdefault(name, (self._now(), f"{over}: {why}"))
+        if self._now() - since > LASTING:
+            self._violated(f"{name} is overcommitted by reservations since {since:.3f} in {first}")
+
+    def check_all_nodes(self) -> None:
+        """What lasts may have been caused long ago."""
+        for name in list(self._doubts):
+            self._check_node(name, "at the end")
 
     def _reserved_on(self, node: str) -> Iterator[Resources]:
         """What unfilled slots and slots of gated drivers take, as lenient as the gangs' age allows."""
@@ -179,6 +202,11 @@ class Onlooker:
 
     def _violated(self, what: str) -> None:
         self.violations.append(f"at {self._now():.3f}: {what}")
+
+
+def _over(used: Resources, allocatable: Resources) -> str:
+    beyond = [(name, amount, allocatable.get(name)) for name, amount in used.amounts if amount > allocatable.get(name)]
+    return ", ".join(f"{name}, {amount} of {room}" for name, amount, room in beyond)
 
 
 def _is_over(change: Change) -> bool:

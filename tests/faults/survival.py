@@ -144,6 +144,7 @@ class Survival:
             problems.append(f"after {CONVERGENCE_SECONDS:.0f} s without faults: {self._what_is_missing()}")
         else:
             problems += self._probe()
+        self.onlooker.check_all_nodes()
         return [*problems, *self.onlooker.violations, *self.errors, *cluster.problems, *self._kubelets_say()]
 
     def _let_go_wrong(self, begun: float) -> None:
