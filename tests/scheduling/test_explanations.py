@@ -7,6 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from muster.cluster.constraints import Taint
+from muster.queueing.config import Maximum, QueueConfig
+from muster.scheduling.explaining import MOST_AHEAD, CalledBack, Eta, Explanation, FutureStart, WaitsFor
 from tests.scheduling.cluster_story import Cluster, dynamic, static
 
 Clusters = Callable[..., Cluster]
@@ -18,9 +20,8 @@ def test_one_who_waits_for_capacity_is_told_how_much_would_fit(cluster: Cluster)
 
     explanation = cluster.explain(app.key)
 
-    assert explanation.sentence == (
-        "It waits for capacity: it needs its driver and 3 executors at once, and 1 of the executors would fit now."
-    )
+    assert explanation.sentence == "Its driver and 3 executor(s) do not fit together on the free capacity now."
+    assert explanation.waits_for is WaitsFor.CAPACITY
     assert (explanation.position, explanation.ahead) == (1, ())
     assert (explanation.minimum, explanation.executors_fit_now) == (3, 1)
 
@@ -33,9 +34,63 @@ def test_one_who_waits_its_turn_is_told_for_whom(cluster: Cluster) -> None:
 
     explanation = cluster.explain(second.key)
 
-    assert explanation.sentence.startswith(f"It waits its turn: {first.key} came first")
+    assert explanation.sentence == "An earlier application of its node pool waits for capacity, and goes first."
     assert explanation.position == 2
-    assert [(ahead.key, ahead.age, ahead.blocks) for ahead in explanation.ahead] == [(first.key, 11.0, True)]
+    assert [(ahead.key, ahead.age, ahead.blocks, ahead.why) for ahead in explanation.ahead] == [
+        (first.key, 11.0, True, "it is older")
+    ]
+
+
+def test_of_a_long_queue_only_the_first_are_told_one_by_one(cluster: Cluster) -> None:
+    cluster.with_nodes(1)
+    apps = [cluster.submit(static(9)) for _ in range(MOST_AHEAD + 5)]
+
+    explanation = cluster.explain(apps[-1].key)
+
+    assert [ahead.key for ahead in explanation.ahead] == [app.key for app in apps[:MOST_AHEAD]]
+    assert (explanation.position, explanation.ahead_more) == (MOST_AHEAD + 5, 4)
+
+
+def test_one_who_waits_for_quota_is_told_the_limit_and_never_of_nodes(cluster: Cluster) -> None:
+    cluster.with_nodes(9).with_queues(QueueConfig("etl", max=Maximum.of(cpu=5000)))
+    cluster.submit(static(1).queued("etl")).expect_started()
+    app = cluster.submit(static(2).queued("etl")).expect_held("OverQuota")
+
+    explanation = cluster.explain(app.key)
+
+    assert explanation.waits_for is WaitsFor.QUOTA
+    assert explanation.quota is not None
+    assert (explanation.quota.limit, explanation.quota.used, explanation.quota.asked) == ("5", "3", "5")
+    assert [proposal.text for proposal in explanation.proposals] == ["with max of queue etl for cpu 5 → 8"]
+
+
+def test_the_future_start_tells_by_when_and_on_how_many_ends_it_rests(cluster: Cluster) -> None:
+    cluster.with_nodes(2)
+    cluster.submit(static(3).running_for(100)).expect_started()
+    cluster.submit(static(3).running_for(200)).expect_started()
+    first = cluster.submit(static(3)).expect_held("WaitingForCapacity")
+    second = cluster.submit(static(3)).expect_held("BehindEarlier")
+
+    future = FutureStart(first.key, 1101.0, 1)
+    assert (cluster.explain(first.key).future, cluster.explain(second.key).future) == (future, future)
+
+
+def test_executors_that_are_called_back_for_it_are_told(cluster: Cluster) -> None:
+    lender = cluster.with_nodes(1).submit(dynamic(0)).expect_started()
+    lender.start_executors(3)
+    app = cluster.submit(static(1)).expect_held("WaitingForCapacity")
+    cluster.wait(10)
+
+    assert cluster.explain(app.key).called_back == CalledBack(1, (lender.key,))
+
+
+def test_the_expected_start_is_told_as_it_was_given(cluster: Cluster) -> None:
+    app = cluster.with_nodes(1).submit(static(4))
+    eta = Eta(early=1100.0, expected=1200.0, late=None, estimated=3, unknown=1, error=0.2)
+
+    explanation = cluster.scheduler.explain(app.key, cluster.at, eta)
+
+    assert explanation is not None and explanation.eta == eta
 
 
 def test_one_who_can_never_fit_is_told_which_number_is_too_big(cluster: Cluster) -> None:
@@ -103,8 +158,9 @@ def test_explanations_are_json(cluster: Cluster) -> None:
 
     answer = msgspec.json.decode(msgspec.json.encode(cluster.explain(app.key)))
 
-    assert answer["status"]["reason"] == "WaitingForCapacity"
-    assert answer["executor_nodes"]["nodes"] == 1
+    assert (answer["state"], answer["reason"], answer["waitsFor"]) == ("Pending", "WaitingForCapacity", "Capacity")
+    assert answer["executorNodes"]["nodes"] == 1
+    assert msgspec.convert(answer, Explanation) == cluster.explain(app.key)
 
 
 def test_the_story_says_what_happened_and_why(cluster: Cluster) -> None:

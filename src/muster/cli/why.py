@@ -17,24 +17,12 @@ from muster.cli.arguments import (
     cluster_access,
 )
 from muster.cli.output import as_json, as_yaml
-from muster.kube.timestamps import human_duration
 
 DEFAULT_SERVER = "http://127.0.0.1:8484"
 _TIMEOUT_S = 5.0
-_MOST_AHEAD = 5
 
-Explanation = Mapping[str, Any]
-
-_GROUPS = (
-    ("not_ready", "not ready", ""),
-    ("cordoned", "cordoned", ""),
-    ("selector", "do not match its node selector", "selector_labels"),
-    ("affinity", "do not match its node affinity", "affinity_requirements"),
-    ("taint", "have a taint that it does not tolerate", "taints"),
-    ("too_small", "are too small, even when empty", "too_small_in"),
-    ("too_full", "are too full now", "too_full_in"),
-    ("fit", "have room now", ""),
-)
+Answer = Mapping[str, Any]
+"""The JSON of an ``Explanation``."""
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -42,7 +30,7 @@ def add_parser(commands: SubParsers) -> None:
         commands,
         "why",
         _run,
-        "Say why an application waits: its place in the queue, who is ahead, and what keeps it off the nodes.",
+        "Say why an application waits, for what, who goes first, and which smallest change would start it now.",
         "muster why nightly-report",
         "muster why -n team-a spark-7d0b2f6c1a5e4b1f8c9d3e2a1b0c4d5e -o json",
         "muster why team-a/nightly-report --server http://127.0.0.1:18484",
@@ -55,7 +43,7 @@ def add_parser(commands: SubParsers) -> None:
         help="management port of the replica that leads (default: %(default)s)",
     )
     add_namespace_option(parser)
-    add_output_option(parser, "text", "json", "yaml")
+    add_output_option(parser, "text", "wide", "json", "yaml")
     add_cluster_options(parser)
 
 
@@ -76,32 +64,31 @@ async def _explain(arguments: argparse.Namespace) -> int:
         everybody = await list_gangs(client, namespace)
     gangs = [gang for gang in everybody if is_called(gang, name)]
     identifier = gangs[-1]["metadata"]["name"] if gangs else name
-    explanation, trouble = await ask(arguments.server, f"{namespace}/{identifier}")
-    if explanation is None and not gangs:
+    answer, trouble = await ask(arguments.server, f"{namespace}/{identifier}")
+    if answer is None and not gangs:
         raise Failure(f"no application {name} in namespace {namespace}: it has no gang, and {trouble}")
-    if explanation is None:
+    if answer is None:
         print(f"From the gang's status only, because {trouble}.", file=sys.stderr)
-    if arguments.output != "text":
-        shown = gangs[-1] if explanation is None else explanation
+    if arguments.output in ("json", "yaml"):
+        shown = gangs[-1] if answer is None else answer
         print(as_json(shown) if arguments.output == "json" else as_yaml(shown))
-    elif explanation is None:
+    elif answer is None:
         print("\n".join(from_status(gangs[-1])))
     else:
-        print(with_names("\n".join(in_words(explanation, name)), everybody))
+        print(with_names(answer_in_words(answer, name, wide=arguments.output == "wide"), everybody))
     return 0
 
 
-async def ask(server: str, application: str) -> tuple[Explanation | None, str]:
+async def ask(server: str, application: str) -> tuple[Answer | None, str]:
     """The explanation as the read API gives it; or ``None``, and why there is none."""
+    from urllib.parse import quote
+
     import aiohttp
 
-    url = server.rstrip("/") + "/why"
+    url = f"{server.rstrip('/')}/applications/{quote(application)}/why"
     try:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, params={"application": application}) as answer,
-        ):
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
             body = await answer.json()
             return (body, "") if answer.status == 200 else (None, f"{server} says: {body.get('error', answer.status)}")
     except aiohttp.InvalidURL:
@@ -112,24 +99,18 @@ async def ask(server: str, application: str) -> tuple[Explanation | None, str]:
         return None, f"{server} cannot be reached (--server names another address)"
 
 
-def in_words(explanation: Explanation, name: str) -> list[str]:
-    """The explanation as lines of text."""
-    status = explanation["status"]
-    lines = [f"{name}: {status['phase']}" + (f", {status['reason']}" if status.get("reason") else "")]
-    lines += [f"  {explanation['sentence']}"]
-    if explanation["position"] is not None:
-        pool = f"node pool {explanation['pool']}" if explanation["pool"] else "all nodes"
-        lines += ["", f"Place {explanation['position']} in the queue of {pool}." + _nobody_ahead(explanation)]
-        lines += _ahead(explanation["ahead"])
-        if explanation["minimum"]:
-            lines += [
-                "",
-                f"Of its {explanation['minimum']} executors, {explanation['executors_fit_now']} would fit now.",
-            ]
-    for who, nodes in (("driver", explanation["driver_nodes"]), ("executor", explanation["executor_nodes"])):
-        if nodes is not None and explanation["position"] is not None:
-            lines += ["", f"Nodes for its {who}: {nodes['fit']} of {nodes['nodes']}", *_nodes(nodes)]
-    return lines
+def answer_in_words(answer: Answer, name: str, *, wide: bool) -> str:
+    """In the words of the read API. Raises ``Failure`` when another version wrote it."""
+    import msgspec
+
+    from muster.control.why_in_words import in_words
+    from muster.scheduling.explaining import Explanation
+
+    try:
+        explanation = msgspec.convert(answer, Explanation)
+    except msgspec.ValidationError as error:
+        raise Failure(f"the answer is of another version of Muster ({error}); -o json shows it as it came") from None
+    return "\n".join(in_words(explanation, name, wide=wide))
 
 
 def with_names(text: str, gangs: Sequence[Mapping[str, Any]]) -> str:
@@ -151,31 +132,4 @@ def from_status(gang: Mapping[str, Any]) -> list[str]:
     for condition in status.get("conditions", ()):
         text = f"  {condition['type']}={condition['status']}: {condition.get('message') or condition.get('reason', '')}"
         lines.append(text.rstrip(": "))
-    return lines
-
-
-def _nobody_ahead(explanation: Explanation) -> str:
-    return "" if explanation["ahead"] else " Nobody is ahead."
-
-
-def _ahead(ahead: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [
-        f"  behind {one['key']}, {human_duration(one['age'])} old, "
-        + ("which must start first" if one["blocks"] else "which may be passed")
-        + (f" ({one['reason']})" if one["reason"] else "")
-        for one in ahead[:_MOST_AHEAD]
-    ]
-    if len(ahead) > _MOST_AHEAD:
-        lines.append(f"  and {len(ahead) - _MOST_AHEAD} more")
-    return lines
-
-
-def _nodes(nodes: Mapping[str, Any]) -> list[str]:
-    """One line per group that has nodes, with what is most responsible."""
-    lines = []
-    for group, words, details in _GROUPS:
-        count = nodes[group]
-        if count:
-            responsible = ", ".join(f"{name} on {number}" for name, number in nodes.get(details) or ())
-            lines.append(f"  {count:>6} {words}" + (f": {responsible}" if responsible else ""))
     return lines

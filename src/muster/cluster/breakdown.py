@@ -11,7 +11,7 @@ from muster.cluster.constraints import PodConstraints, Requirement, repelling
 from muster.cluster.nodes import Bools, Int64s, NodeTable
 
 
-class Breakdown(msgspec.Struct, frozen=True):
+class Breakdown(msgspec.Struct, frozen=True, rename="camel"):
     """Nodes by the first thing that keeps such a pod away from them; the groups add up to ``nodes``."""
 
     nodes: int

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from muster.control import history_api
+from muster.control.why_in_words import in_words
 from muster.history.store import StoreError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ _LONGEST_NAME = 253
 
 
 def management_app(service: Service) -> web.Application:
-    """``/healthz`` (alive), ``/readyz`` (answers reviews), ``/metrics``, ``/why?application=NAMESPACE/APPLICATION``,
-    ``/queues``, ``/queues/NAME``,
+    """``/healthz`` (alive), ``/readyz`` (answers reviews), ``/metrics``, ``/applications/NAMESPACE/APPLICATION/why``
+    (or ``/why?application=NAMESPACE/APPLICATION``; ``?output=text|wide``), ``/queues``, ``/queues/NAME``,
     ``/history?namespace=…&queue=…&user=…&name=…&application=…&since=…&limit=…&sort=…&summary=…``."""
 
     async def healthz(request: web.Request) -> web.Response:
@@ -65,15 +66,22 @@ def management_app(service: Service) -> web.Application:
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
     async def why(request: web.Request) -> web.Response:
-        key = request.query.get("application", "")
+        key = "/".join(request.match_info.values()) or request.query.get("application", "")
         if "/" not in key:
             return _error(400, "application must be NAMESPACE/APPLICATION-ID, e.g. team-a/spark-0123…")
+        output = request.query.get("output", "json")
+        if output not in ("json", "text", "wide"):
+            return _error(400, f"output={output[:_SHOWN]!r}: allowed are json, text and wide")
         controller = deciding()
         if controller is None:
             return _elsewhere(service)
         explanation = controller.explain(key)
         if explanation is None:
             return _error(404, f"no application {key} is known; its driver may have ended or may not be Spark's")
+        if output != "json":
+            name = explanation.name or explanation.application
+            lines = in_words(explanation, name, wide=output == "wide")
+            return web.Response(text="\n".join(lines) + "\n")
         return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
 
     async def history(request: web.Request) -> web.Response:
@@ -104,6 +112,7 @@ def management_app(service: Service) -> web.Application:
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/why", why)
+    app.router.add_get("/applications/{namespace}/{id}/why", why)
     app.router.add_get("/queues", queues)
     app.router.add_get("/queues/{name}", queue)
     app.router.add_get("/history", history)

@@ -13,7 +13,7 @@ from muster.queueing.config import Policy
 from muster.queueing.rules import denial
 from muster.queueing.standing import Entry
 from muster.queueing.usage import Charge, Refusal, RefusalKind
-from muster.scheduling.model import Pod
+from muster.scheduling.model import ApplicationKey, Pod
 from muster.scheduling.reasons import BEHIND, EXCEEDS_QUEUE, NOT_ALLOWED, OVER_QUOTA, UNKNOWN_QUEUE
 from muster.scheduling.records import GANG_PROFILE, NOTHING, Gang, Place
 from muster.scheduling.state import State
@@ -21,6 +21,7 @@ from muster.scheduling.state import State
 Told = tuple[str, str]
 """Reason and message."""
 _NAMED = 10
+_RULINGS = 4096
 
 
 def entry_of(gang: Gang) -> Entry:
@@ -40,19 +41,32 @@ def entry_of(gang: Gang) -> Entry:
 
 def standing(state: State, gang: Gang) -> Told | None:
     """Why the application has no place in the queue it names, or must wait for another there; ``None``: it may try."""
-    if gang.ruled_at != state.rules_version:
-        gang.ruled_at, gang.ruled = state.rules_version, _ruled(state, gang)
-    if gang.ruled is not None:
-        return gang.ruled
-    owner = closed_by(state, gang)
+    told = configured(state, gang)
+    if told is not None:
+        return told
+    owner = _shut_out_by(state, gang)
     if owner is not None:
         place, holder = owner
         return BEHIND, f"{holder} waits for quota in {place}, and goes first"
     return None
 
 
-def _ruled(state: State, gang: Gang) -> Told | None:
+def configured(state: State, gang: Gang) -> Told | None:
     """Why the application may not be where it wants to be, as the queues are configured."""
+    if gang.ruled_at != state.rules_version:
+        if state.rulings_at != state.rules_version or len(state.rulings) >= _RULINGS:
+            state.rulings.clear()
+            state.rulings_at = state.rules_version
+        application = gang.application
+        assert application is not None
+        case = (application.queue, application.user, application.groups, application.pool)
+        if case not in state.rulings:
+            state.rulings[case] = _ruled(state, gang)
+        gang.ruled_at, gang.ruled = state.rules_version, state.rulings[case]
+    return gang.ruled
+
+
+def _ruled(state: State, gang: Gang) -> Told | None:
     application = gang.application
     assert application is not None
     tree, queue = state.queues.tree, application.queue
@@ -143,7 +157,7 @@ def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
     application = gang.application
     if application is None or not state.queues.tree.limited(application.queue):
         return ""
-    owner = closed_by(state, gang)
+    owner = _shut_out_by(state, gang)
     if owner is not None:
         place, holder = owner
         return f"{holder} waits for quota in {place}, which goes before executors above a minimum"
@@ -195,8 +209,29 @@ def same_line(state: State, ahead: Gang, behind: Gang) -> bool:
     return state.queues.tree.leaf(first.queue) and state.queues.tree.config(first.queue).policy is Policy.FIFO
 
 
-def closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
+def closed_by(state: State, gang: Gang) -> tuple[str, ApplicationKey] | None:
     """The place that another application keeps closed for this one, in words, and that application."""
+    place = _closed_place(state, gang)
+    if place is None:
+        return None
+    return _in_words(place), state.closed[place]
+
+
+def _shut_out_by(state: State, gang: Gang) -> tuple[str, ApplicationKey] | None:
+    """The same, noting that somebody was refused because of it."""
+    place = _closed_place(state, gang)
+    if place is None:
+        return None
+    state.shut_out.add(place)
+    return _in_words(place), state.closed[place]
+
+
+def _in_words(place: Place) -> str:
+    queue, kind, name = place
+    return f"queue {queue}" + (f" for {kind} {name or 'unknown'}" if kind else "")
+
+
+def _closed_place(state: State, gang: Gang) -> Place | None:
     if not state.closed:
         return None
     application, tree = gang.application, state.queues.tree
@@ -210,9 +245,7 @@ def closed_by(state: State, gang: Gang) -> tuple[str, str] | None:
     for place in places:
         holder = state.closed.get(place)
         if holder is not None and holder != key:
-            state.shut_out.add(place)
-            queue, kind, name = place
-            return f"queue {queue}" + (f" for {kind} {name or 'unknown'}" if kind else ""), holder
+            return place
     return None
 
 

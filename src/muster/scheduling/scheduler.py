@@ -22,7 +22,7 @@ from muster.scheduling.events import (
     Synced,
     TimePassed,
 )
-from muster.scheduling.explaining import Explanation, explain
+from muster.scheduling.explaining import Eta, Explanation, explain
 from muster.scheduling.model import (
     ApplicationKey,
     Choice,
@@ -117,9 +117,12 @@ class Scheduler:
         choice = offers.choose(state, pod, offered)
         return choice, self._decide()
 
-    def explain(self, key: ApplicationKey, at: float) -> Explanation | None:
-        """Why an application is where it is; ``None`` when it is not known. Changes nothing."""
-        return explain(self._state, key, max(self._state.at, at))
+    def explain(self, key: ApplicationKey, at: float, eta: Eta | None = None) -> Explanation | None:
+        """Why an application is where it is; ``None`` when it is not known. Changes nothing.
+
+        ``eta``: when it will start, for somebody who knows that from elsewhere.
+        """
+        return explain(self._state, key, max(self._state.at, at), eta)
 
     def story(self, key: ApplicationKey) -> tuple[StoryEntry, ...]:
         """What happened to an application, oldest first; the last ``story_length`` entries."""

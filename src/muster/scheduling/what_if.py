@@ -94,11 +94,11 @@ def proposals(state: State, gang: Gang, nodes: Breakdown | None) -> tuple[Propos
 
 
 def _search(state: State, gang: Gang, nodes: Breakdown | None) -> Iterator[Proposal]:
+    if quota.configured(state, gang) is not None:
+        return
     holder = quota.closed_by(state, gang)
     if holder is not None:
         yield from _without(state, gang, holder[1])
-        return
-    if quota.standing(state, gang) is not None:
         return
     yield from _fewer(state, gang)
     if quota.refusal(state, gang) is not None:
