@@ -244,7 +244,7 @@ def test_whoever_waits_is_told_why_and_who_is_ahead(cluster: Cluster, issue: str
     assert explanation.position == 2, issue
     assert [other.key for other in explanation.ahead] == [second.key]
     assert first.key not in [other.key for other in explanation.ahead]
-    assert explanation.status.reason == "BehindEarlier"
+    assert explanation.reason == "BehindEarlier"
 
 
 def test_palantir_137_the_number_of_pods_that_a_node_takes_counts(cluster: Cluster) -> None:
