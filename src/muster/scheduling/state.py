@@ -83,6 +83,9 @@ class State:
         """What is closed to others, and which application waits for quota there."""
         self.rules_version = 0
         """Raised whenever everybody who waits must be considered anew: nodes or queues have changed."""
+        self.rulings: dict[tuple[str, str, tuple[str, ...], str], tuple[str, str] | None] = {}
+        """By queue, user, groups and pool, what the queues' configuration says to that, as of ``rulings_at``."""
+        self.rulings_at = -1
         self.queued_at: dict[str, int] = {}
         """Per pool, ``rules_version`` when its queue was last gone through."""
         self.owing: dict[ApplicationKey, Gang] = {}

@@ -21,15 +21,6 @@ from muster.scheduling.records import Gang
 from muster.scheduling.state import Future, State
 from muster.scheduling.zones import Zones
 
-SHARED = frozenset(
-    {
-        "config", "policy", "bind_enabled", "packer", "at", "cause", "synced", "rules_version", "freed", "freed_times",
-        "nodes_version", "stirred", "closed_to_some", "_total", "_total_at",
-        "queues", "pods", "ended", "claims", "promises", "empty", "leaving", "pressed", "losses", "untold",
-    }
-)  # fmt: skip
-"""What a trial has in common with its state: values, what it only reads, and the queues, which take changes back."""
-
 
 @contextmanager
 def on_trial(state: State, *, limits: QueueTree | None = None, more_nodes: bool = False) -> Iterator[State]:
@@ -44,7 +35,8 @@ def on_trial(state: State, *, limits: QueueTree | None = None, more_nodes: bool 
     trial.gangs = copies = _Copies(state.gangs, more_nodes)
     trial.owing = {key: copies[key] for key in state.owing}
     trial.ends, trial.shut_out = state.ends.copy(), set()
-    trial.told = state.told.copy()
+    trial.told, trial.rulings, trial.rulings_at = state.told.copy(), {}, -1
+    trial.rulings, trial.rulings_at = {}, -1
     trial.unasked, trial.holding, trial.joining, trial.opened, trial.overdrawn = {}, {}, {}, {}, {}
     trial.dirty, trial.decisions = {}, []
     trial.blockers, trial.closed, trial.queued_at = state.blockers.copy(), state.closed.copy(), state.queued_at.copy()
