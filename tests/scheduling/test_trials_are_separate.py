@@ -6,7 +6,7 @@ from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.state import State
 from muster.scheduling.trial import on_trial
 
-_READ = "config policy packer pods claims ended promises empty leaving pressed losses"
+_READ = "config policy packer pods claims ended promises empty leaving pressed losses _total"
 SHARED = {"queues", *_READ.split()}
 """What a trial only reads, beside plain values; and the queues, which take changes back."""
 

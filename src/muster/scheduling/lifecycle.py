@@ -5,7 +5,7 @@ from __future__ import annotations
 from muster.cluster.nodes import Node
 from muster.queueing.config import QueueConfig
 from muster.queueing.tree import QueueTree
-from muster.scheduling import executors, gangs, occupancy, pressure, quota, restoring, turns
+from muster.scheduling import announcing, executors, gangs, occupancy, pressure, quota, restoring, turns
 from muster.scheduling.decisions import Place
 from muster.scheduling.model import Application, ApplicationKey, GangStatus, Phase, Pod, PodRef, Reservation, Role
 from muster.scheduling.records import Gang, PodRecord
@@ -164,6 +164,7 @@ def time_passed(state: State) -> None:
                 gangs.end(state, gang, "it has no pods any more" if gang.client else "its driver never appeared")
             state.dirty[gang.key] = gang
     pressure.relieve(state)
+    announcing.announce(state)
 
 
 def _again(state: State, old: Gang) -> Gang:
@@ -188,6 +189,7 @@ def _driver_seen(state: State, gang: Gang, record: PodRecord, first: bool) -> No
     pod = record.pod
     if gang.driver is not record and gang.phase is Phase.FINISHED and not pod.finished:
         gang = _again(state, gang)
+    gang.kind = None
     if gang.driver is None:
         gang.driver = record
     elif gang.driver is not record:

@@ -218,6 +218,8 @@ class Gang:
         """``State.nodes_version`` then."""
         self.charged: tuple[int, int, bool, Resources] | None = None
         """What its queue is charged with: slots, placed executors, a driver, and the size of an executor."""
+        self.kind: int | None = None
+        """The number of its shapes in ``State.kinds``, when it was looked up."""
         self.ruled_at = -1
         self.ruled: tuple[str, str] | None = None
         """Reason and message why the queues' configuration keeps it waiting, as of ``State.rules_version`` then."""
@@ -241,6 +243,9 @@ class Gang:
         """Since when it has no pods at all."""
 
         self.reported: GangStatus | None = None
+        self.announced = ""
+        """The reason that was last published as an event, and when, seconds."""
+        self.announced_at = float("-inf")
         self.demand: tuple[tuple[PodShape, int], ...] = ()
         self.story: deque[StoryEntry] = deque(maxlen=story_length)
 

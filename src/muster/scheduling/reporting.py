@@ -162,5 +162,7 @@ def report(state: State, gang: Gang) -> None:
         state.decisions.append(Demand(gang.key, demand))
     status = status_of(gang)
     if status != gang.reported:
+        if status.phase is Phase.PENDING and (gang.reported is None or gang.reported.reason != status.reason):
+            state.unannounced[gang.key] = None
         gang.reported = status
         state.decisions.append(Condition(gang.key, status))

@@ -14,7 +14,7 @@ from muster.queueing.tree import QueueTree
 from muster.scheduling.ceilings import Ceilings
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.decisions import Decision, Publish
-from muster.scheduling.model import ApplicationKey, GangStatus, PodRef
+from muster.scheduling.model import ApplicationKey, GangStatus, PodRef, PodShape
 from muster.scheduling.records import Gang, Place, PodId, PodRecord, Pressed
 from muster.scheduling.story import StoryEntry, cause_of
 from muster.scheduling.zones import Zones
@@ -83,6 +83,9 @@ class State:
         """What is closed to others, and which application waits for quota there."""
         self.rules_version = 0
         """Raised whenever everybody who waits must be considered anew: nodes or queues have changed."""
+        self.kinds: dict[tuple[PodShape | None, PodShape], int] = {}
+        self.next_kind = 0
+        """Numbers of the shapes of drivers and executors that occur together."""
         self.rulings: dict[tuple[str, str, tuple[str, ...], str], tuple[str, str] | None] = {}
         """By queue, user, groups and pool, what the queues' configuration says to that, as of ``rulings_at``."""
         self.rulings_at = -1
@@ -127,6 +130,8 @@ class State:
         """Gangs of client mode that are to join the queue."""
         self.opened: dict[ApplicationKey, Gang] = {}
         """Gangs whose own slot became free for their held executors."""
+        self.unannounced: dict[ApplicationKey, None] = {}
+        """Applications of which an event may be due that tells why they wait."""
         self.overdrawn: dict[str, None] = {}
         """Nodes on which more may be charged than there is."""
 

@@ -37,6 +37,7 @@ def on_trial(state: State, *, limits: QueueTree | None = None, more_nodes: bool 
     trial.ends, trial.shut_out = state.ends.copy(), set()
     trial.told, trial.rulings, trial.rulings_at = state.told.copy(), {}, -1
     trial.rulings, trial.rulings_at = {}, -1
+    trial.unannounced, trial.kinds = {}, state.kinds.copy()
     trial.unasked, trial.holding, trial.joining, trial.opened, trial.overdrawn = {}, {}, {}, {}, {}
     trial.dirty, trial.decisions = {}, []
     trial.blockers, trial.closed, trial.queued_at = state.blockers.copy(), state.closed.copy(), state.queued_at.copy()
