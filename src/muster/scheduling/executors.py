@@ -55,7 +55,7 @@ def answer(state: State, pod: Pod) -> Placement:
     record.answer = _placement(state, pod, room)
     record.promised = room.node
     occupancy.settle(state, record)
-    quota.settle(state, gang)
+    quota.settle_if_limited(state, gang)
     if record.seen:
         occupancy.unhold(state, gang, record)
     else:

@@ -271,6 +271,6 @@ def sized(state: State, gang: Gang, application: Application) -> None:
     gang.application = application
     gang.found = state.at
     gang.failed_at = gang.excess_at = gang.ruled_at = -1
-    gang.asked = None
+    gang.asked = gang.kind = None
     gang.shortfall = None
     state.dirty[gang.key] = gang

@@ -165,6 +165,13 @@ def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
     return limit.message() if limit is not None else ""
 
 
+def settle_if_limited(state: State, gang: Gang) -> None:
+    """As ``settle``, where it matters before the end of the event: where somebody may next be refused."""
+    application = gang.application
+    if application is not None and state.queues.tree.limited(application.queue):
+        settle(state, gang)
+
+
 def settle(state: State, gang: Gang) -> None:
     """Bring what the queue is charged with in line with what the gang holds."""
     application = gang.application

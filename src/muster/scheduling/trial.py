@@ -35,7 +35,7 @@ def on_trial(state: State, *, limits: QueueTree | None = None, more_nodes: bool 
     trial.gangs = copies = _Copies(state.gangs, more_nodes)
     trial.owing = {key: copies[key] for key in state.owing}
     trial.ends, trial.shut_out = state.ends.copy(), set()
-    trial.told, trial.rulings, trial.rulings_at = state.told.copy(), {}, -1
+    trial.told, trial.rulings, trial.rulings_at, trial.kinds = state.told.copy(), {}, -1, {}
     trial.rulings, trial.rulings_at = {}, -1
     trial.unannounced, trial.kinds = {}, state.kinds.copy()
     trial.unasked, trial.holding, trial.joining, trial.opened, trial.overdrawn = {}, {}, {}, {}, {}

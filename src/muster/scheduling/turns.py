@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from muster.queueing.fifo import Waiting
 from muster.queueing.turns import Turns
 from muster.scheduling import backfill, executors, gangs, occupancy, quota
-from muster.scheduling.model import ApplicationKey, PodShape
+from muster.scheduling.model import ApplicationKey
 from muster.scheduling.plans import Plan, fits_one_zone, plan_within
 from muster.scheduling.reasons import BEHIND, EXCEEDS, LEFT, WAITING
 from muster.scheduling.records import Gang, Place
 from muster.scheduling.state import Future, State
+
+_KINDS = 4096
 
 
 def take_turns(state: State) -> None:
@@ -69,17 +71,19 @@ def vacate(state: State, node: str) -> None:
 
 def consider(state: State, gang: Gang, only: Gang | None = None) -> None:
     """An application joins the queue: start it now, or say why it waits. ``only``: see ``_Turn``."""
-    state.queues.add(quota.entry_of(gang))
     state.dirty[gang.key] = gang
     if not state.synced:
+        state.queues.add(quota.entry_of(gang))
         return
     pool = gang.pool
     turn = _Turn(state, pool, only)
     turn.blocker, turn.future = state.blockers.get(pool), state.futures.get(pool)
     if turn.blocker is not None and not turn.is_behind(gang):
+        state.queues.add(quota.entry_of(gang))
         state.stirred = True  # it may come before the one that the others wait for: everybody's turn is taken anew
         return
-    turn.take(gang)
+    if not turn.take(gang):
+        state.queues.add(quota.entry_of(gang))
     turn.keep()
 
 
@@ -128,8 +132,8 @@ class _Turn:
         """Whom everybody further back waits for."""
         self.future: Future | None = None
         """When that one will start, as far as that is known."""
-        self._too_big: dict[tuple[PodShape | None, PodShape, bool], int] = {}
-        """Of gangs that did not fit in this walk, by shapes (and beside the future reservation or not): the least."""
+        self._too_big: dict[tuple[int, bool], int] = {}
+        """Of gangs that did not fit in this walk, by kind (and beside the future reservation or not): the least."""
 
     def is_behind(self, gang: Gang) -> bool:
         """Whether the order of the queues cannot put it before the one that the others wait for."""
@@ -195,20 +199,21 @@ class _Turn:
         state = self.state
         application = gang.application
         assert application is not None
-        shapes = (gangs.driver_shape(gang), application.executor)
+        kind = _kind_of(state, gang)
         lacking = max(0, application.minimum - gang.placed_in_gang)
         beside = future is not None and not backfill.ends_before(state, gang, future)
-        for key in ((*shapes, False), (*shapes, True)):
-            if (beside or not key[2]) and lacking >= self._too_big.get(key, lacking + 1):
-                return False
+        if lacking >= self._too_big.get((kind, False), lacking + 1):
+            return False
+        if beside and lacking >= self._too_big.get((kind, True), lacking + 1):
+            return False
         plan = gangs.find_plan(state, gang)
         if plan is None:
-            self._too_big[(*shapes, False)] = lacking
+            self._too_big[kind, False] = lacking
             return False
         if beside:
             plan = self._plan_beside(gang, lacking)
             if plan is None:
-                self._too_big[(*shapes, True)] = lacking
+                self._too_big[kind, True] = lacking
                 return False
         gangs.start(state, gang, plan)
         quota.settle(state, gang)
@@ -242,6 +247,21 @@ class _Turn:
         else:
             who = f"its {gang.minimum} executors do" if gang.client else f"its driver and {gang.minimum} executor(s) do"
             explain(self.state, gang, WAITING, f"{who} not fit together on the free capacity now")
+
+
+def _kind_of(state: State, gang: Gang) -> int:
+    """A number for the shapes of its driver and its executors, since to compare those takes long."""
+    if gang.kind is None:
+        application = gang.application
+        assert application is not None
+        shapes = (gangs.driver_shape(gang), application.executor)
+        gang.kind = state.kinds.get(shapes)
+        if gang.kind is None:
+            if len(state.kinds) >= _KINDS:
+                state.kinds.clear()
+            gang.kind = state.kinds[shapes] = state.next_kind
+            state.next_kind += 1
+    return gang.kind
 
 
 def _pools(state: State) -> list[str]:
