@@ -29,6 +29,8 @@ def scheduler_config(settings: config.Scheduling) -> SchedulerConfig:
         pool_label=settings.pool_label,
         placement_expiry=seconds(settings.placement_expiry),
         bind_enabled=settings.bind,
+        backfill=settings.backfill,
+        backfill_depth=settings.backfill_depth,
         pressure=PressureConfig(
             enabled=settings.pressure.enabled,
             after=seconds(settings.pressure.after),

@@ -54,7 +54,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     backfill: bool = True
     """Applications whose run time is expected, or that need nothing of what the head of the queue will need, may start
     before it. Only where expected run times tell when the head will start; else nobody passes."""
-    backfill_depth: int = 500
+    backfill_depth: int = 200
     """Most applications behind the head that are tried for that at a time (Slurm's ``bf_max_job_test``)."""
     story_length: int = 64
     """Entries kept per application by ``Scheduler.story``."""
