@@ -16,6 +16,8 @@ NAMES = [
     "executor_extra",
     "gang_behind_50",
     "queue_round",
+    "decision_round",
+    "why",
 ]
 
 

@@ -106,9 +106,10 @@ def _search(state: State, gang: Gang, nodes: Breakdown | None) -> Iterator[Propo
         return
     if nodes is not None:
         yield from _other_constraints(state, gang, nodes)
-    yield from _more_nodes(state, gang)
     blocker = state.blockers.get(gang.pool)
-    if blocker is not None and blocker.key != gang.key:
+    if blocker is None or blocker.key == gang.key:
+        yield from _more_nodes(state, gang)
+    else:  # new nodes would be for those ahead first: what they need is told to them
         yield from _without(state, gang, blocker.key)
 
 

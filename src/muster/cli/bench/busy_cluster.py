@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from muster.cli.bench.busy_queues import BusyQueues
+from muster.cli.bench.full_cluster import FullCluster
 from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
 from muster.cluster.nodes import Node
 from muster.cluster.resources import Resources
@@ -78,6 +79,11 @@ class BusyCluster:
     def queues(self) -> BusyQueues:
         """Queues of their own, beside the scheduler's."""
         return BusyQueues(self._seed)
+
+    @cached_property
+    def full(self) -> FullCluster:
+        """A cluster of its own, in which 2,000 wait in 500 queues."""
+        return FullCluster(self.nodes, self._seed)
 
     @property
     def large_enough(self) -> bool:

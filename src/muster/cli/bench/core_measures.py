@@ -97,6 +97,16 @@ def queue_round(cluster: BusyCluster) -> int:
     return cluster.queues.passes_everybody()
 
 
+def decision_round(cluster: BusyCluster) -> int:
+    """Room is freed while 2,000 applications wait in 500 queues: one starts or the other, everybody else waits on."""
+    return cluster.full.room_is_freed()
+
+
+def why(cluster: BusyCluster) -> int:
+    """One of these 2,000 is explained, with the changes that would start it."""
+    return cluster.full.explains()
+
+
 SCENARIOS: dict[str, tuple[Scenario, float]] = {
     "gang_fits": (gang_fits, 500),
     "gang_infeasible": (gang_infeasible, 300),
@@ -105,6 +115,8 @@ SCENARIOS: dict[str, tuple[Scenario, float]] = {
     "executor_extra": (executor_extra, 200),
     "gang_behind_50": (gang_behind_50, 2000),
     "queue_round": (queue_round, 6000),
+    "decision_round": (decision_round, 20_000),
+    "why": (why, 100_000),
 }
 """What is measured, and the budget of its 99th percentile in microseconds."""
 
