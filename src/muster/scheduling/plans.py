@@ -54,35 +54,22 @@ def plan_within(
     state: State, driver: PodShape | None, executor: PodShape, count: int, available: Int64s
 ) -> Plan | None:
     """As ``plan_gang``, with ``available`` [R, N] instead of what is free now."""
-    table = state.table
-    wanted = table.vector(executor.requests)
-    eligible = table.eligible(executor.constraints)
-    capacity = capacities(available, wanted) * eligible
+    wanted = state.table.vector(executor.requests)
+    capacity = capacities(available, wanted) * state.table.eligible(executor.constraints)
     if count and int(np.minimum(capacity, count).sum()) < count:
         return None
-    order = table.order(eligible, state.config.executor_priority)
-    driver_order = _NOTHING
-    if driver is not None:
-        driver_order = table.order(table.eligible(driver.constraints), state.config.driver_priority)
-    question = Question(
-        available=available,
-        schedulable=table.schedulable,
-        driver=table.vector(driver.requests) if driver is not None else None,
-        executor=wanted,
-        count=count,
-        driver_order=driver_order,
-        executor_order=order,
-        zones=table.zones,
-        capacity=capacity,
-    )
-    packing = state.packer.pack(question)
-    return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
+    return _pack(state, driver, executor, count, None, (available, capacity))
 
 
 def _pack(
-    state: State, driver: PodShape | None, executor: PodShape, count: int, driver_rows: Bools | None
+    state: State,
+    driver: PodShape | None,
+    executor: PodShape,
+    count: int,
+    driver_rows: Bools | None,
+    room: tuple[Int64s, Int64s] | None = None,
 ) -> Plan | None:
-    """The packer's answer."""
+    """The packer's answer. ``room``: amounts [R, N] and executors that fit in them [N], instead of what is free now."""
     table, config = state.table, state.config
     wanted = table.vector(executor.requests)
     executor_order = table.order(table.eligible(executor.constraints), config.executor_priority)
@@ -94,8 +81,9 @@ def _pack(
             driver_order = executor_order
         else:
             driver_order = table.order(table.eligible(driver.constraints), config.driver_priority)
+    available, capacity = room if room is not None else (table.free, table.capacity(wanted, executor.constraints))
     question = Question(
-        available=table.free,
+        available=available,
         schedulable=table.schedulable,
         driver=table.vector(driver.requests) if driver is not None else None,
         executor=wanted,
@@ -103,7 +91,7 @@ def _pack(
         driver_order=driver_order,
         executor_order=executor_order,
         zones=table.zones,
-        capacity=table.capacity(wanted, executor.constraints),
+        capacity=capacity,
     )
     packing = state.packer.pack(question)
     return None if packing is None else Plan(packing.driver_row, packing.rows, packing.counts)
