@@ -181,3 +181,11 @@ def test_a_gang_of_client_mode_is_a_sane_whole_number_or_none(text: str, count: 
     pod = executor_pod()
     pod["metadata"]["annotations"] = {"muster.dev/executor-count": text}
     assert pod_from(decoded(pod)).gang_count == count
+
+
+@pytest.mark.parametrize("where", ["annotations", "labels"])
+def test_an_executor_may_name_its_queue(where: str) -> None:
+    pod = executor_pod()
+    pod["metadata"].setdefault(where, {})["muster.dev/queue"] = "notebooks"
+    assert pod_from(decoded(pod)).queue == "notebooks"
+    assert pod_from(decoded(executor_pod())).queue == ""

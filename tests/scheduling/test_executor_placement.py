@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from muster.cluster.constraints import PodConstraints, Requirement, Taint, Term, Toleration
 from muster.cluster.resources import Resources
+from muster.queueing.config import Maximum, QueueConfig
 from muster.scheduling.decisions import Place, Publish, Reserve
 from muster.scheduling.model import Mode, Phase, Pod, Role
-from tests.scheduling.cluster_story import EXECUTOR, GIB, Cluster, dynamic, static
+from tests.scheduling.cluster_story import EXECUTOR, GIB, App, Cluster, dynamic, static
 
 Clusters = Callable[..., Cluster]
 
@@ -300,6 +301,13 @@ def test_a_gang_of_client_mode_that_fits_is_born_bound(cluster: Cluster) -> None
 
     assert cluster.ask(replace(notebook_executor(), gang_count=3)).mode is Mode.BIND
     assert cluster.free_cpu() == 8000 - 3 * 2000
+
+
+def test_client_mode_is_held_to_the_quota_of_the_queue_that_its_executors_name(cluster: Cluster) -> None:
+    cluster.with_nodes(2).with_queues(QueueConfig(name="notebooks", max=Maximum.of(cpu=4000)))
+    app = App(cluster, "default/notebook", dynamic(0))
+    pods = [app.start_executor(owner="", queue="notebooks") for _ in range(3)]
+    assert [pod.gated for pod in pods] == [False, False, True]
 
 
 def test_client_mode_ends_when_it_has_had_no_pods_for_a_while(cluster: Cluster) -> None:

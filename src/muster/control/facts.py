@@ -125,9 +125,14 @@ def pod_from(pod: k.Pod, namespace: str = "", scheduler_names: Collection[str] =
         extra=annotations.get(names.EXTRA_ANNOTATION) == "true",
         pin_reasons=pin_reasons(spec) if executor else (),
         gang_count=_gang_count(annotations) if executor and annotations else None,
+        queue=_queue(annotations, meta.labels) if executor else "",
         owner=_owner(pod) if executor else "",
         grace=_grace(spec),
     )
+
+
+def _queue(annotations: Mapping[str, str], labels: Mapping[str, str]) -> str:
+    return annotations.get(names.QUEUE_ANNOTATION, "") or labels.get(names.QUEUE_ANNOTATION, "")
 
 
 def _grace(spec: k.PodSpec) -> float:

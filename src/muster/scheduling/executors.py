@@ -9,6 +9,7 @@ import msgspec
 
 from muster.cluster.constraints import pool_of
 from muster.cluster.nodes import Bools
+from muster.queueing.config import DEFAULT
 from muster.queueing.preemption import dominant_share
 from muster.scheduling import backfill, gangs, occupancy, quota
 from muster.scheduling.decisions import Place
@@ -150,6 +151,7 @@ def client_application(pod: Pod, pool_label: str, at: float) -> Application:
         minimum=count,
         maximum=None,
         pool=pool_of(pod.constraints, pool_label),
+        queue=pod.queue or DEFAULT,
     )
 
 

@@ -107,6 +107,8 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
     """Why the pod must not be born bound (volumes, host ports, affinity, …); empty when it may be."""
     gang_count: int | None = None
     """``muster.dev/executor-count`` on executors of client mode."""
+    queue: str = ""
+    """Named by ``muster.dev/queue`` on executors of client mode, whose driver cannot say it."""
     owner: str = ""
     """Name of the pod that owns it: the driver in cluster mode, perhaps a notebook's pod in client mode."""
     grace: float = 30.0
