@@ -17,6 +17,7 @@ from muster.kube import objects as k
 from muster.scheduling.decisions import Evict, Reserve
 from muster.scheduling.events import ApplicationFound, Event, NodeSeen, PodGone, PodSeen, ReservationRestored, Synced
 from muster.scheduling.model import Application, GangStatus, Phase, PodRef, Reservation, Slot
+from muster.scheduling.outlook import Holding, Outlook
 from muster.scheduling.scheduler import Scheduler
 from tests.control.spark_pods import APPLICATION, driver_pod, executor_pod
 
@@ -370,3 +371,18 @@ def test_pods_that_are_not_sparks_cost_nothing_and_say_nothing() -> None:
     term.pod(0, plain)
     term.gone(1, plain)
     assert term.kept.applications == []
+
+
+def test_an_expected_start_comes_from_earlier_runs_with_what_they_were_wrong_by() -> None:
+    term = Term()
+    for seconds in (50.0, 60.0, 70.0):
+        term.kept.estimator.add("team-a", "spark-pi-2026-11-20", Run(Shape(1000, POD, 2), seconds))
+    runs = term.recording.estimated(msgspec.structs.replace(application(), name="spark-pi-2026-11-21"))
+    holds = Holding(runs.key, since=10.0, room=4, run_seconds=runs.run_seconds)
+    unknown = Holding("team-a/other", since=0.0, room=2, run_seconds=None)
+
+    eta = term.recording.eta(20.0, Outlook(free=0, room=4, running=(holds, unknown), ahead=()))
+
+    assert (eta.early, eta.expected, eta.late) == (60.0, 70.0, 80.0)
+    assert (eta.estimated, eta.unknown) == (1, 1)
+    assert eta.error == pytest.approx(15 / 70), "the median of 15/50, 0/60 and 15/70, each predicted from the others"

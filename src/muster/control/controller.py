@@ -138,7 +138,9 @@ class Controller:
 
     def explain(self, key: ApplicationKey) -> Explanation | None:
         """Why an application is where it is; ``None`` when it is not known."""
-        return self.scheduler.explain(key, self._clock())
+        now, outlook = self._clock(), self.scheduler.outlook(key)
+        eta = self._record(Recording.eta, now, outlook) if outlook is not None else None
+        return self.scheduler.explain(key, now, eta)
 
     @property
     def queue_problems(self) -> Mapping[str, str]:

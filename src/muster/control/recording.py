@@ -7,6 +7,7 @@ elsewhere. Only the replica that leads records.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from statistics import median
 
 import msgspec
 
@@ -17,9 +18,11 @@ from muster.history.archive import Archive
 from muster.history.estimates import Estimate, Shape
 from muster.history.records import FinishedApplication, Outcome, Requests
 from muster.history.stranded import stranded
+from muster.history.waiting import UNKNOWN, Holder, RunTime, Waiter, wait_eta
 from muster.kube import objects as k
 from muster.kube.timestamps import parse_time
 from muster.scheduling.decisions import Condition, Decision, Evict, Reserve
+from muster.scheduling.explaining import Eta
 from muster.scheduling.model import (
     Application,
     ApplicationKey,
@@ -31,6 +34,7 @@ from muster.scheduling.model import (
     Reservation,
     Role,
 )
+from muster.scheduling.outlook import Holding, Outlook
 from muster.scheduling.story import StoryEntry
 
 SAMPLE_S = 60.0
@@ -92,6 +96,8 @@ class Recording:
         self._lives: dict[ApplicationKey, _Life] = {}
         self._unsettled: dict[tuple[str, str], tuple[Pod, _Told]] | None = {}
         """Pods told before the first state was complete, when their nodes may not be known yet; then ``None``."""
+        self._estimates: dict[ApplicationKey, Estimate] = {}
+        """Of applications that have not ended."""
         self._sampled = 0.0
 
     def __len__(self) -> int:
@@ -174,7 +180,30 @@ class Recording:
         if application.run_seconds is not None:
             return application
         estimate = self.estimate(application)
+        if estimate is not None:
+            self._estimates[application.key] = estimate
         return application if estimate is None else msgspec.structs.replace(application, run_seconds=estimate.seconds)
+
+    def eta(self, at: float, outlook: Outlook) -> Eta:
+        """When the one that the outlook is for starts, from how long runs like those of the others took."""
+        everybody = (*outlook.running, *outlook.ahead)
+        known = sum(one.run_seconds is not None for one in everybody)
+        errors = [self._estimates[one.application].error for one in everybody if one.application in self._estimates]
+        answer = wait_eta(
+            at,
+            outlook.free,
+            [Holder(one.since, one.room, self._run_time(one)) for one in outlook.running],
+            [Waiter(one.room, self._run_time(one)) for one in outlook.ahead],
+            outlook.room,
+        )
+        error = median(errors) if errors else None
+        return Eta(answer.early, answer.expected, answer.late, known, len(everybody) - known, error)
+
+    def _run_time(self, one: Holding) -> RunTime:
+        estimate = self._estimates.get(one.application)
+        if estimate is not None:
+            return RunTime(estimate.low, estimate.median, estimate.seconds)
+        return UNKNOWN if one.run_seconds is None else RunTime(one.run_seconds, one.run_seconds, one.run_seconds)
 
     def tick(self, at: float) -> None:
         """Sample stranded capacity when that is due."""
@@ -229,6 +258,7 @@ class Recording:
 
     def _ended(self, at: float, key: ApplicationKey, status: GangStatus) -> None:
         """Its row goes to the archive. One whose sizes nobody knew had no gang: nothing is kept of it."""
+        self._estimates.pop(key, None)
         life = self._lives.pop(key, None)
         if life is None or life.application is None:
             return

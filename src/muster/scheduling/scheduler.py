@@ -34,6 +34,7 @@ from muster.scheduling.model import (
     PodShape,
     Reservation,
 )
+from muster.scheduling.outlook import Outlook, outlook
 from muster.scheduling.queue_report import QueueDetails, QueueReport, report_queue, report_queues
 from muster.scheduling.reporting import changes_of, holding_of, report, reservation_of, status_of
 from muster.scheduling.state import State
@@ -123,6 +124,10 @@ class Scheduler:
         ``eta``: when it will start, for somebody who knows that from elsewhere.
         """
         return explain(self._state, key, max(self._state.at, at), eta)
+
+    def outlook(self, key: ApplicationKey) -> Outlook | None:
+        """What its expected start can be worked out from; ``None`` when it does not wait for room. Changes nothing."""
+        return outlook(self._state, key)
 
     def story(self, key: ApplicationKey) -> tuple[StoryEntry, ...]:
         """What happened to an application, oldest first; the last ``story_length`` entries."""
