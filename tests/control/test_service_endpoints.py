@@ -147,6 +147,8 @@ async def test_why_refuses_what_it_cannot_answer_in_words() -> None:
             ("/why", 400, "NAMESPACE/APPLICATION"),
             ("/why?application=nobody", 400, "NAMESPACE/APPLICATION"),
             ("/why?application=team-a/nobody", 404, "team-a/nobody"),
+            ("/applications/team-a/nobody/why", 404, "team-a/nobody"),
+            ("/applications/team-a/nobody/why?output=xml", 400, "json, text and wide"),
         ):
             answered, text = await management(cluster, path)
             assert answered == status
