@@ -55,7 +55,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     """Applications whose run time is expected, or that need nothing of what the head of the queue will need, may start
     before it. Only where expected run times tell when the head will start; else nobody passes."""
     backfill_depth: int = 200
-    """Most applications behind the head that are tried for that at a time (Slurm's ``bf_max_job_test``)."""
+    """Applications behind the head that are tried for that at a time (Slurm's ``bf_max_job_test``): the first ones at
+    once, the others in turn as time passes."""
     story_length: int = 64
     """Entries kept per application by ``Scheduler.story``."""
     ended_kept: int = 1000

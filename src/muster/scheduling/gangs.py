@@ -187,6 +187,7 @@ def requeue(state: State, gang: Gang, why: str) -> None:
     state.tell(gang, f"waits again: {why}")
     reserve(state, gang)
     state.queues.add(entry_of(gang))
+    state.told_at.pop(gang.pool, None)
     state.stirred = True
 
 

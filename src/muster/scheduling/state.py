@@ -86,11 +86,13 @@ class State:
         self.kinds: dict[tuple[PodShape | None, PodShape], int] = {}
         self.next_kind = 0
         """Numbers of the shapes of drivers and executors that occur together."""
+        self.swept: dict[str, tuple[int, int]] = {}
+        """Per pool, from which place on those behind the head are still to be tried, and ``freed`` when that began."""
         self.rulings: dict[tuple[str, str, tuple[str, ...], str], tuple[str, str] | None] = {}
         """By queue, user, groups and pool, what the queues' configuration says to that, as of ``rulings_at``."""
         self.rulings_at = -1
-        self.queued_at: dict[str, int] = {}
-        """Per pool, ``rules_version`` when its queue was last gone through."""
+        self.told_at: dict[str, int] = {}
+        """Per pool, ``rules_version`` as of which everybody who waits has been told why."""
         self.owing: dict[ApplicationKey, Gang] = {}
         """Gangs that are owed slots."""
         self.holding: dict[ApplicationKey, Gang] = {}

@@ -35,16 +35,17 @@ def on_trial(state: State, *, limits: QueueTree | None = None, more_nodes: bool 
     trial.gangs = copies = _Copies(state.gangs, more_nodes)
     trial.owing = {key: copies[key] for key in state.owing}
     trial.ends, trial.shut_out = state.ends.copy(), set()
+    trial.swept = {}
     trial.told, trial.rulings, trial.rulings_at, trial.kinds = state.told.copy(), {}, -1, {}
     trial.rulings, trial.rulings_at = {}, -1
     trial.unannounced, trial.kinds = {}, state.kinds.copy()
     trial.unasked, trial.holding, trial.joining, trial.opened, trial.overdrawn = {}, {}, {}, {}, {}
     trial.dirty, trial.decisions = {}, []
-    trial.blockers, trial.closed, trial.queued_at = state.blockers.copy(), state.closed.copy(), state.queued_at.copy()
+    trial.blockers, trial.closed, trial.told_at = state.blockers.copy(), state.closed.copy(), state.told_at.copy()
     trial.futures = {pool: _copy_of_future(future, more_nodes) for pool, future in state.futures.items()}
     trial.freed_amounts = state.freed_amounts.copy()
     if more_nodes or limits is not None:
-        trial.queued_at.clear()
+        trial.told_at.clear()
         trial.stirred = True
     if more_nodes:
         trial._total_at = -1

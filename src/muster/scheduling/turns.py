@@ -80,6 +80,7 @@ def consider(state: State, gang: Gang, only: Gang | None = None) -> None:
     turn.blocker, turn.future = state.blockers.get(pool), state.futures.get(pool)
     if turn.blocker is not None and not turn.is_behind(gang):
         state.queues.add(quota.entry_of(gang))
+        state.told_at.pop(pool, None)
         state.stirred = True  # it may come before the one that the others wait for: everybody's turn is taken anew
         return
     if not turn.take(gang):
@@ -114,10 +115,13 @@ def join_clients(state: State) -> None:
 
 
 def age(state: State) -> None:
-    """Time has passed: a waiting gang may have reached the age from which on it blocks younger ones."""
+    """Time has passed: a waiting gang may have reached the age from which on it blocks younger ones.
+
+    And those whose turn behind the head did not come yet since room was freed are tried.
+    """
     for pool in state.queues.pools():
-        if pool not in state.blockers:
-            _take_turns_in(state, pool)
+        if pool not in state.blockers or pool in state.swept:
+            _take_turns_in(state, pool, sweeps=pool in state.swept)
 
 
 class _Turn:
@@ -215,12 +219,16 @@ class _Turn:
             if plan is None:
                 self._too_big[kind, True] = lacking
                 return False
+        ahead = self.future
+        fresh = ahead is not None and backfill.is_fresh(state, ahead)
         gangs.start(state, gang, plan)
         quota.settle(state, gang)
-        if self.future is not None:
-            state.tell(gang, f"passed {self.future.key}, which will start no later for it")
+        if ahead is not None:
+            state.tell(gang, f"passed {ahead.key}, which will start no later for it")
             if beside:
-                backfill.took(state, gang, self.future)
+                backfill.took(state, gang, ahead)
+            elif fresh:
+                ahead.version = state.table.version  # its room will be back by then
         return True
 
     def _plan_beside(self, gang: Gang, lacking: int) -> Plan | None:
@@ -268,27 +276,29 @@ def _pools(state: State) -> list[str]:
     return sorted({*state.queues.pools(), *state.blockers, *(gang.pool for gang in state.owing.values())})
 
 
-def _take_turns_in(state: State, pool: str, only: Gang | None = None) -> None:
-    before = state.blockers.get(pool)
+def _take_turns_in(state: State, pool: str, only: Gang | None = None, *, sweeps: bool = False) -> None:
     turn = _Turn(state, pool, only)
     turn.blocker = owing = _owing_blocker(state, pool)
-    unchanged = state.rules_version == state.queued_at.get(pool)
+    told = state.rules_version == state.told_at.get(pool)
     promised = state.futures.get(pool)
     if promised is not None and promised.at is not None and owing is None:
         gang = state.gangs.get(promised.key)
         if gang is not None and gangs.is_ready(gang):
             turn.take(gang)  # whoever was promised a time keeps its place, whatever came meanwhile
     line = state.queues.turns(pool, state.total)
-    passed = 0
+    reached_the_end = False
+    window = _Window(state, pool, sweeps=sweeps)
     while (only is None or not only.holds) and (key := line.next()) is not None:
         gang = state.gangs[key]
         if not gangs.is_ready(gang) or (turn.blocker is not None and turn.blocker.key == key):
             line.passed(key)
             continue
-        if turn.blocker is not None and ((turn.blocker == before and unchanged) or only is not None):
-            if turn.future is None or passed >= state.config.backfill_depth:
+        if turn.blocker is not None and (told or only is not None):
+            if turn.future is None or window.is_over:
                 break  # everybody further back has been told already
-            passed += 1
+            if not window.takes_next():
+                line.passed(key)
+                continue
         if turn.take(gang):
             line.started(key)
             continue
@@ -299,11 +309,51 @@ def _take_turns_in(state: State, pool: str, only: Gang | None = None) -> None:
         else:
             line.passed(key)
     else:
+        reached_the_end = True
         state.told.update(state.closed)
-    state.queued_at[pool] = state.rules_version
+    if turn.future is None:
+        state.swept.pop(pool, None)
+    else:
+        window.keep(reached_the_end=reached_the_end)
+    state.told_at[pool] = state.rules_version
     turn.keep()
     if turn.blocker is None and not state.queues.waiting(pool):
-        state.queued_at.pop(pool, None)
+        state.told_at.pop(pool, None)
+
+
+class _Window:
+    """Which of those behind the head are tried in this walk.
+
+    The first ones whenever something happens; the others in turn as time passes, so that nobody is forgotten.
+    """
+
+    def __init__(self, state: State, pool: str, *, sweeps: bool) -> None:
+        self._state = state
+        self._pool = pool
+        self._sweeps = sweeps
+        self._size = state.config.backfill_depth
+        self._begins, self._freed = state.swept.get(pool, (self._size, state.freed))
+        """Where the sweep over the others has come to, and ``State.freed`` when it began."""
+        self._next = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._next >= self._size + (self._begins if self._sweeps else 0)
+
+    def takes_next(self) -> bool:
+        """Whether the next one is tried."""
+        position, self._next = self._next, self._next + 1
+        return not self._sweeps or position >= self._begins
+
+    def keep(self, *, reached_the_end: bool) -> None:
+        """Remember how far it came. At the end it begins anew if room was freed meanwhile."""
+        state, pool = self._state, self._pool
+        if not reached_the_end:
+            state.swept[pool] = (self._begins + (self._size if self._sweeps else 0), self._freed)
+        elif self._sweeps and self._freed != state.freed:
+            state.swept[pool] = (self._size, state.freed)
+        elif self._sweeps or self._next <= self._size:
+            state.swept.pop(pool, None)
 
 
 def _close(line: Turns, place: Place) -> None:
