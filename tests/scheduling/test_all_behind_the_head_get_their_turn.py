@@ -15,15 +15,18 @@ def in_zone(zone: str) -> Spec:
 
 def test_who_waits_far_back_for_other_nodes_starts_when_they_have_room() -> None:
     cluster = Cluster(SchedulerConfig(backfill_depth=4))
-    cluster.with_nodes(1, zone="a").with_nodes(1, zone="b")
+    cluster.with_nodes(1, zone="a").with_nodes(1, zone="b").with_nodes(1, zone="c")
     cluster.submit(in_zone("a")).expect_started()
+    third = cluster.submit(in_zone("c")).expect_started()
     elsewhere = cluster.submit(in_zone("b")).expect_started()
     cluster.submit(in_zone("a")).expect_held("WaitingForCapacity")
     for _ in range(20):
         cluster.submit(in_zone("a")).expect_held("BehindEarlier")
     last = cluster.submit(in_zone("b")).expect_held("BehindEarlier")
+    third.end()  # everybody is told why they wait
 
     elsewhere.end()
+    last.expect_held("BehindEarlier")
     for _ in range(10):
         cluster.wait(1)
 
