@@ -65,6 +65,8 @@ class BusyDay:
         self.drivers: dict[str, Pod] = {}
         self.ends: list[tuple[float, str]] = []
         self.most_waiting = 0
+        self.promised: dict[str, float] = {}
+        """The earliest time that an application was ever promised."""
 
     def run(self) -> None:
         next_arrival = self.at
@@ -123,7 +125,11 @@ class BusyDay:
     def _handle(self, event: PodSeen | PodGone | ApplicationFound | TimePassed) -> None:
         pending = [event]
         while pending:
-            for decision in self.scheduler.handle(pending.pop()):
+            decisions = self.scheduler.handle(pending.pop())
+            for future in self.scheduler._state.futures.values():
+                if future.at is not None:
+                    self.promised[future.key] = min(future.at, self.promised.get(future.key, future.at))
+            for decision in decisions:
                 if type(decision).__name__ == "ReleaseDriver":
                     key = decision.key  # type: ignore[union-attr]
                     node = decision.node  # type: ignore[union-attr]

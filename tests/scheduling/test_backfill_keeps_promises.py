@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from muster.queueing.config import Maximum, QueueConfig
 from muster.scheduling.config import SchedulerConfig
 from muster.scheduling.model import Phase
 from tests.scheduling.cluster_story import GIB, App, Cluster, Spec, static
@@ -125,3 +126,18 @@ def end(app: App) -> float:
     status = app.cluster.scheduler.status(app.key)
     assert status is not None and status.reserved is not None and app.spec.run_seconds is not None
     return status.reserved + app.spec.run_seconds
+
+
+def test_nobody_passes_who_would_take_the_quota_that_the_head_will_need(cluster: Cluster) -> None:
+    team = QueueConfig(name="team", max=Maximum.of(cpu=12_000))
+    cluster.with_queues(team, QueueConfig(name="a", parent="team"), QueueConfig(name="b", parent="team"))
+    cluster.with_nodes(1).with_nodes(1, cpu=6000)
+    cluster.submit(static(3).running_for(100)).expect_started()
+    head = cluster.submit(WHOLE_NODE.queued("a")).expect_held("WaitingForCapacity")
+
+    for _ in range(4):
+        cluster.submit(tiny(None).queued("b")).expect_started()
+    late = cluster.submit(tiny(None).queued("b")).expect_held("BehindEarlier")
+    assert head.key in late.status.message
+    cluster.submit(tiny(50).queued("b")).expect_started()  # its quota will be back by then
+    cluster.submit(tiny(None)).expect_started()  # another queue's

@@ -15,6 +15,9 @@ def everybody_starts(seed: int, applications: int) -> None:
 
     assert len(day.started) == applications
     assert day.most_waiting > 20, "a day on which hardly anybody waits shows nothing"
+    assert len(day.promised) > 20
+    late = {key: day.started[key] - at for key, at in day.promised.items() if day.started[key] > at}
+    assert not late, f"seconds after what was promised: {late}"
     largest = max(day.sizes.values())
     waits = {key: day.started[key] - day.submitted[key] for key in day.started}
     of_largest = [waits[key] for key, size in day.sizes.items() if size == largest]

@@ -44,6 +44,14 @@ def plan_future(state: State, gang: Gang) -> Future:
     return Future(gang.key, None, spare, state.table.version, state.nodes_version)
 
 
+def planned_anew(state: State, future: Future) -> Future:
+    """The same promise with what it leaves to others now. It never comes earlier: some have started because of it."""
+    planned = plan_future(state, state.gangs[future.key])
+    if planned.at is not None and future.at is not None and still_holds(state, future):
+        planned.at = max(planned.at, future.at)
+    return planned
+
+
 def _plan_in_time(state: State, gang: Gang) -> Future | None:
     application = gang.application
     assert application is not None

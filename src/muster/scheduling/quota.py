@@ -7,6 +7,7 @@ that smaller ones of the same place do not pass it for ever: a queue, or what on
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 
 from muster.cluster.resources import Resources
 from muster.queueing.config import Policy
@@ -44,11 +45,17 @@ def standing(state: State, gang: Gang) -> Told | None:
     told = configured(state, gang)
     if told is not None:
         return told
-    owner = _shut_out_by(state, gang)
+    owner = _shut_out_by(state, gang) if not is_promised(state, gang) else None
     if owner is not None:
         place, holder = owner
         return BEHIND, f"{holder} waits for quota in {place}, and goes first"
     return None
+
+
+def is_promised(state: State, gang: Gang) -> bool:
+    """Whether the gang was promised a time: then nobody comes before it any more."""
+    future = state.futures.get(gang.pool)
+    return future is not None and future.at is not None and future.key == gang.key
 
 
 def configured(state: State, gang: Gang) -> Told | None:
@@ -93,6 +100,52 @@ def refusal(state: State, gang: Gang) -> Refusal | None:
         return None
     used, driver = _asked(gang)
     return state.queues.refusal(application, used, driver, state.total, new=True)
+
+
+def whom_delays(state: State, gang: Gang) -> ApplicationKey | None:
+    """Who was promised a time, and would then lack quota that this gang takes now and may still have; or ``None``."""
+    application = gang.application
+    assert application is not None
+    used, driver = _asked(gang)
+    return _whom_delays(state, gang, used, driver, application.run_seconds)
+
+
+def _whom_delays(
+    state: State, gang: Gang, used: Resources, driver: Resources, run_seconds: float | None
+) -> ApplicationKey | None:
+    application, usage = gang.application, state.queues.usage
+    assert application is not None
+    heads = [head for head in _promised(state, run_seconds) if _share_limits(state, gang, head)]
+    if not heads:
+        return None
+    before = usage.charges.get(gang.key)
+    usage.set_charge(gang.key, Charge(application.queue, application.user, application.groups, used, driver))
+    try:
+        for head in heads:
+            assert head.application is not None
+            asked, its_driver = _asked(head)
+            if usage.refusal(head.application, asked, its_driver, state.total, new=True) is not None:
+                return head.key
+    finally:
+        usage.set_charge(gang.key, before)
+    return None
+
+
+def _promised(state: State, run_seconds: float | None) -> Iterator[Gang]:
+    """Those that were promised a time before which somebody who starts now may not have ended."""
+    for future in state.futures.values():
+        head = state.gangs.get(future.key)
+        if head is None or head.application is None or head.holds or future.at is None:
+            continue
+        if run_seconds is None or state.at + run_seconds > future.at:
+            yield head
+
+
+def _share_limits(state: State, gang: Gang, head: Gang) -> bool:
+    tree, mine, other = state.queues.tree, gang.application, head.application
+    assert mine is not None and other is not None
+    shared = [queue for queue in tree.path(mine.queue) if queue in tree.path(other.queue)]
+    return head is not gang and bool(shared) and tree.limited(shared[-1])
 
 
 def still_refused(state: State, gang: Gang) -> bool:
@@ -162,7 +215,13 @@ def extra_refusal(state: State, gang: Gang, pod: Pod) -> str:
         place, holder = owner
         return f"{holder} waits for quota in {place}, which goes before executors above a minimum"
     limit = state.queues.refusal(application, pod.requests, NOTHING, state.total, new=False)
-    return limit.message() if limit is not None else ""
+    if limit is not None:
+        return limit.message()
+    if not state.futures:
+        return ""
+    held = state.queues.usage.charges.get(gang.key) or Charge(application.queue)
+    delayed = _whom_delays(state, gang, held.used + pod.requests, held.driver, None)
+    return f"{delayed} was promised that quota" if delayed is not None else ""
 
 
 def settle_if_limited(state: State, gang: Gang) -> None:

@@ -178,6 +178,7 @@ class State:
     def queues_changed(self, tree: QueueTree) -> None:
         """The configuration of the queues was replaced: everybody is considered anew, nobody loses anything."""
         self.queues.replace(tree)
+        self.futures.clear()
         self.told.clear()
         self.rules_version += 1
         self.freed += 1

@@ -136,6 +136,8 @@ class _Turn:
         """Whom everybody further back waits for."""
         self.future: Future | None = None
         """When that one will start, as far as that is known."""
+        self._too_early = ""
+        """Why the one that was tried last has room and must not take it yet."""
         self._too_big: dict[tuple[int, bool], int] = {}
         """Of gangs that did not fit in this walk, by kind (and beside the future reservation or not): the least."""
 
@@ -153,6 +155,7 @@ class _Turn:
     def take(self, gang: Gang) -> bool:
         """An application's turn: it starts, or the reason why it waits is noted. True when it started."""
         state = self.state
+        self._too_early = ""
         if quota.still_refused(state, gang):
             return False
         standing = quota.standing(state, gang)
@@ -161,22 +164,35 @@ class _Turn:
             return False
         refusal = quota.refusal(state, gang)
         if refusal is not None:
-            quota.refuse(state, gang, refusal)
+            promised = state.futures.get(self.pool)
+            if promised is not None and promised.key == gang.key and backfill.still_holds(state, promised):
+                self._is_blocked_by(gang.waiting, promised)  # whoever has that quota will have ended by then
+            else:
+                quota.refuse(state, gang, refusal)
             return False
         quota.reopen(state, gang)
         if self.blocker is not None and self.blocker.key != gang.key:
             return self._pass(gang)
         if self._find_and_start(gang, None):
-            self.blocker = self.future = None
+            self._is_blocked_by(None, None)
             return True
         self._wait(gang)
-        if not gang.excess and state.policy.enforced(self.pool, gang.waiting.created, state.at):
-            self.blocker = gang.waiting
+        if not gang.excess and not self._too_early and state.policy.enforced(self.pool, gang.waiting.created, state.at):
+            future: Future | None = None
             if state.config.backfill and not state.config.asked and gang is not self.only:
                 promised = state.futures.get(self.pool)
                 held = promised is not None and promised.key == gang.key and backfill.still_holds(state, promised)
-                self.future = promised if held else backfill.plan_future(state, gang)
+                future = promised if held else backfill.plan_future(state, gang)
+            self._is_blocked_by(gang.waiting, future)
         return False
+
+    def _is_blocked_by(self, blocker: Waiting | None, future: Future | None) -> None:
+        """From here on this one goes first, and what it was promised is kept in this very walk."""
+        self.blocker, self.future = blocker, future
+        if future is not None:
+            self.state.futures[self.pool] = future
+        else:
+            self.state.futures.pop(self.pool, None)
 
     def keep(self) -> None:
         """Remember for the time until the next walk whom the others wait for."""
@@ -219,6 +235,9 @@ class _Turn:
             if plan is None:
                 self._too_big[kind, True] = lacking
                 return False
+        if state.futures and (delayed := quota.whom_delays(state, gang)) is not None:
+            self._too_early = f"{delayed} was promised the quota that it asks for, and goes first"
+            return False
         ahead = self.future
         fresh = ahead is not None and backfill.is_fresh(state, ahead)
         gangs.start(state, gang, plan)
@@ -237,7 +256,7 @@ class _Turn:
         assert application is not None
         assert self.future is not None
         if not backfill.is_fresh(state, self.future):
-            self.future = backfill.plan_future(state, state.gangs[self.future.key])  # others have taken room since
+            self._is_blocked_by(self.blocker, backfill.planned_anew(state, self.future))  # others have taken room since
         available = backfill.room_beside(state, self.future)
         return plan_within(state, gangs.driver_shape(gang), application.executor, lacking, available)
 
@@ -245,6 +264,8 @@ class _Turn:
         excess = excess_of(self.state, gang)
         if excess:
             explain(self.state, gang, EXCEEDS, f"can never start on this cluster: {excess}")
+        elif self._too_early:
+            explain(self.state, gang, BEHIND, self._too_early)
         elif behind:
             explain(
                 self.state,
