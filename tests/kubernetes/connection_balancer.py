@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
+PATIENCE = 5.0
+"""Seconds until a connection that its caller keeps is cut."""
+
 
 class ConnectionBalancer:
     """Listens on ``port``. Add ``backends`` (ports on loopback) and take them away as replicas come and go."""
@@ -37,8 +40,11 @@ class ConnectionBalancer:
         """
         for writer in list(self._open):
             writer.write_eof()
-        while self._relays:
-            await asyncio.wait(set(self._relays))
+        if self._relays:
+            _, left = await asyncio.wait(set(self._relays), timeout=PATIENCE)
+            for relay in left:  # one whose handshake had only begun is not put away by its caller
+                relay.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         relay = asyncio.current_task()

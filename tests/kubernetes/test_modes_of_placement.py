@@ -221,7 +221,7 @@ async def test_kubectl_shows_who_waits_and_why(cluster: Cluster) -> None:
     server = f"http://127.0.0.1:{cluster.service.management_port}"
     why = await cluster.kubectl("muster", "why", "second", "-n", NAMESPACE, "--server", server)
     assert why.splitlines()[0] == "second: Pending, WaitingForCapacity"
-    assert "Place 1 in the queue" in why
+    assert "Place 1 among all that wait" in why
     assert "1 have a taint that it does not tolerate: dedicated" in why
 
 

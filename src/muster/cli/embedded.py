@@ -31,6 +31,7 @@ SYSTEM_NAMESPACE = "muster-system"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RESTART_DELAY_S = 0.1
 _STOP_TIMEOUT_S = 15.0
+_READY = ("muster_synced", "muster_webhook_registered")
 _READY_TIMEOUT_S = 60.0
 _READY_POLL_S = 0.1
 _TRIES = 10
@@ -167,13 +168,14 @@ class ServiceProcess:
 
     async def _until_ready(self) -> None:
         """Until it has the lease, knows the cluster, and has registered its webhook."""
-        url = f"http://127.0.0.1:{self.management_port}/readyz"
+        url = f"http://127.0.0.1:{self.management_port}/metrics"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             for _ in range(int(_READY_TIMEOUT_S / _READY_POLL_S)):
                 self.check()
                 try:
                     async with session.get(url) as answer:
-                        if answer.status == 200:
+                        told = (await answer.text()).splitlines()
+                        if all(f"{name} 1.0" in told for name in _READY):
                             return
                 except aiohttp.ClientError:
                     pass  # not listening yet
