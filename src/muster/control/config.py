@@ -114,7 +114,7 @@ class Scheduling(_Section, frozen=True):
     placement_expiry: Duration = "30s"
     backfill: bool = True
     """Others may start before the first that waits for room, if that one starts no later for it."""
-    backfill_depth: Annotated[int, msgspec.Meta(ge=0)] = 200
+    backfill_depth: Annotated[int, msgspec.Meta(ge=0)] = 100
     """Most applications behind it that are tried for that at a time."""
     pressure: Pressure = Pressure()
     max_pending_executors: Annotated[int, msgspec.Meta(ge=0)] = 1000

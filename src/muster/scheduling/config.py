@@ -54,7 +54,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True):
     backfill: bool = True
     """Applications whose run time is expected, or that need nothing of what the head of the queue will need, may start
     before it. Only where expected run times tell when the head will start; else nobody passes."""
-    backfill_depth: int = 200
+    backfill_depth: int = 100
     """Applications behind the head that are tried for that at a time (Slurm's ``bf_max_job_test``): the first ones at
     once, the others in turn as time passes."""
     story_length: int = 64
