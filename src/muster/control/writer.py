@@ -57,7 +57,8 @@ class ApiWriter:
         self._versions: dict[ApplicationKey, str] = {}
         """Of every ``Gang`` known to exist, the resourceVersion that this replica saw last; "" when that is in doubt.
 
-        Each write names it, so that what an earlier leader sent and the network held back cannot undo what is newer.
+        Each write names it, so that what was sent earlier, by this leader or another, and the network held back cannot
+        undo what is newer.
         """
 
     def known(self, key: ApplicationKey, version: str) -> None:
@@ -74,9 +75,9 @@ class ApiWriter:
     async def write_status(self, key: ApplicationKey, status: GangStatus) -> None:
         namespace, name = key.split("/", 1)
         body: dict[str, Any] = {"status": gangs.status_of(status)}
-        if version := self._versions.get(key):
-            body["metadata"] = {"resourceVersion": version}
         try:
+            if key in self._versions:
+                body["metadata"] = {"resourceVersion": await self._version(key)}
             written = await self._client.patch(GANGS, name, body, namespace, subresource="status")
         except ApiError as error:
             self._doubt(key, error)
@@ -138,9 +139,10 @@ class ApiWriter:
                 except ApiError as error:
                     if not error.already_exists:
                         raise
-                    written = await self._replace_spec(namespace, name, spec, "")
+                    self._versions[key] = ""
+                    written = await self._replace_spec(namespace, name, spec, await self._version(key))
             else:
-                written = await self._replace_spec(namespace, name, spec, self._versions[key])
+                written = await self._replace_spec(namespace, name, spec, await self._version(key))
         except ApiError as error:
             self._doubt(key, error)
             if error.not_found and key in self._versions:
@@ -154,18 +156,29 @@ class ApiWriter:
         patch: list[dict[str, Any]] = [
             {"op": "test", "path": "/spec/applicationId", "value": spec["applicationId"]},
             {"op": "add", "path": "/spec", "value": spec},
+            {"op": "add", "path": "/metadata/resourceVersion", "value": version},
         ]
-        if version:
-            patch.append({"op": "add", "path": "/metadata/resourceVersion", "value": version})
         return await self._client.patch(GANGS, name, patch, namespace, patch_type=PatchType.JSON)
 
     def _doubt(self, key: ApplicationKey, error: ApiError) -> None:
-        """Somebody else has written, or an own write whose answer was lost: the next attempt is unconditional.
+        """Somebody else has written, or an own write whose answer was lost: the version is looked up before the next.
 
-        It is only made while this replica leads, and then what it says is right.
+        That is only made while this replica leads, and then what it says is right.
         """
-        if error.conflict and key in self._versions:
+        if key in self._versions and (error.conflict or error.transient):
             self._versions[key] = ""
+
+    async def _version(self, key: ApplicationKey) -> str:
+        """The version that the next write is for. Raises ``Retry`` when the ``Gang`` is gone."""
+        version = self._versions[key]
+        if not version:
+            namespace, name = key.split("/", 1)
+            found = await self._client.list(GANGS, namespace, field_selector=f"metadata.name={name}")
+            if not found:
+                del self._versions[key]
+                raise Retry(f"gang {key} is gone")
+            version = self._versions[key] = found[0].metadata.resource_version
+        return version
 
 
 def release_patch(pod: Pod, node: str, extra: bool) -> dict[str, Any]:
