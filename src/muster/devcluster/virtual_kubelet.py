@@ -187,18 +187,24 @@ class VirtualKubelets:
         if lacking:
             await self._attempt(self._reject(run.pod, node, lacking, requests))
         elif not run.terminate.is_set():
-            node.used += requests
-            try:
-                await self._attempt(self._live(run, node))
-            finally:
-                node.used -= requests
+            await self._attempt(self._live(run, node, requests))
         run.stopped = True
         if run.terminate.is_set():
             self._release_later(run)
 
-    async def _live(self, run: _PodRun, node: VirtualNode) -> None:
+    async def _live(self, run: _PodRun, node: VirtualNode, requests: Resources) -> None:
+        node.used += requests
+        try:
+            end = await self._until_its_end(run, node)
+        finally:
+            node.used -= requests
+        if end is not None:  # told when the room is free: whoever hears of it may use it at once
+            await self._report(run.pod, end)
+
+    async def _until_its_end(self, run: _PodRun, node: VirtualNode) -> dict[str, Any] | None:
+        """The pod's last status; ``None`` when it was deleted before it could begin."""
         if not await self._mount(run):
-            return
+            return None
         pod, address = run.pod, node.next_address()
         containers = containers_of(pod)
         started = self._now()
@@ -211,7 +217,7 @@ class VirtualKubelets:
         finally:
             self.running -= 1
         ends = {name: ContainerEnd(code, self._now()) for name, _ in containers}
-        await self._report(pod, ended(containers, ends, started))
+        return ended(containers, ends, started)
 
     async def _mount(self, run: _PodRun) -> bool:
         """Waits until the pod's ConfigMaps exist; whether they do (not when it was deleted before)."""
