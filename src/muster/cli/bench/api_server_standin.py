@@ -340,7 +340,8 @@ class Standin:
             namespace = request.match_info["namespace"].rpartition("/")[2]
             name = name or body["metadata"]["name"]
             spec = {"applicationId": name}
-            return web.json_response({"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+            metadata = {"name": name, "namespace": namespace, "resourceVersion": str(self.next_version())}
+            return web.json_response({"metadata": metadata, "spec": spec})
         path = request.path if name else f"{request.path}/{body['metadata']['name']}"
         if request.method == "POST" and path in self._others:
             return _failure(409, "AlreadyExists", path)
